@@ -1,0 +1,148 @@
+"""Configurations of the numbered steps: one dict per step, changed by a file and by ``key=value``.
+
+``python training_data/genChi.py configs/demo/step1_genChi.py number=4`` takes the dict of
+``configs/step1_genChi.py``, then the keys of the file, then the one on the command line.
+A path in a config file is relative to the project's root, one on the command line to the current
+folder; ``{run}`` in any string is replaced by the key ``run``.
+"""
+
+import ast
+import difflib
+import importlib
+import json
+import os
+import pprint
+import runpy
+import sys
+from pathlib import Path
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+_PATH_ENDINGS = ("File", "Folder", "_path", "Path")
+
+
+def die(message: str) -> None:
+    """Print one line on standard error and exit with status 1."""
+    sys.stdout.flush()
+    sys.stderr.write("error: " + " ".join(str(message).split()) + "\n")
+    raise SystemExit(1)
+
+
+def load_config(step: str, argv: list[str]) -> dict:
+    """Configuration of a step: its defaults, then files of changed keys, then ``key=value``.
+
+    Args:
+        step: name of a module in ``configs`` with a dict ``config``, e.g. ``"step1_genChi"``.
+        argv: the script's arguments without its own name: ``*.py`` files and ``key=value``.
+
+    Raises:
+        ValueError: unknown key, wrong type, an argument of another form, or a file without ``config``.
+        FileNotFoundError: a file of changed keys is not there.
+    """
+    defaults = importlib.import_module(f"configs.{step}").config
+    config = {key: _rooted(key, value, PROJECT_ROOT) for key, value in defaults.items()}
+    pairs = [a for a in argv if "=" in a and not a.endswith(".py")]
+    for name in (a for a in argv if a not in pairs):
+        for key, value in _changed_keys(name).items():
+            _check(key, value, defaults, name)
+            config[key] = _rooted(key, value, PROJECT_ROOT)
+    for pair in pairs:
+        key, _, text = pair.partition("=")
+        if key not in defaults:
+            raise ValueError(_unknown(key, defaults, "the command line"))
+        value = _parse(text, defaults[key])
+        _check(key, value, defaults, "the command line")
+        config[key] = _rooted(key, value, Path.cwd())
+    return {key: _substitute(value, config.get("run", "")) for key, value in config.items()}
+
+
+def save_config(config: dict, folder: str | Path) -> Path:
+    """Write the effective configuration as ``config.json`` in a run's folder (atomically)."""
+    target = Path(folder) / "config.json"
+    write_text(target, json.dumps(config, indent=1, sort_keys=True, default=list) + "\n")
+    return target
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file under a temporary name and rename it, so that it is whole or absent."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def run_step(step: str, main) -> None:
+    """Entry point of a numbered script: load and print its config, run ``main(config)``.
+
+    A ValueError or OSError, the kinds that bad input raises, becomes one line and exit status 1.
+    """
+    number = step.removeprefix("step").replace("_", " ", 1)
+    try:
+        config = load_config(step, sys.argv[1:])
+        print(f"[{number}] configuration\n{pprint.pformat(config, sort_dicts=False)}", flush=True)
+        main(config)
+    except (ValueError, OSError) as error:
+        die(f"[{number}] {error}")
+    except KeyboardInterrupt:
+        die(f"[{number}] stopped; the same command goes on from here")
+
+
+def _changed_keys(name: str) -> dict:
+    path = Path(name)
+    if path.suffix != ".py":
+        raise ValueError(f"argument {name!r}: expected a .py file of changed keys or key=value")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"config file {name} is not there; expected a .py file with `config = {{...}}`"
+        )
+    try:
+        keys = runpy.run_path(str(path)).get("config")
+    except (SyntaxError, NameError, TypeError) as error:
+        raise ValueError(f"config file {name} is not valid Python: {error}") from error
+    if not isinstance(keys, dict):
+        raise ValueError(f"config file {name} holds no dict named `config`")
+    return keys
+
+
+def _parse(text: str, default):
+    if isinstance(default, str):
+        return None if text == "None" else text
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _check(key: str, value, defaults: dict, source: str) -> None:
+    if key not in defaults:
+        raise ValueError(_unknown(key, defaults, source))
+    default = defaults[key]
+    if default is None or (value is None and not isinstance(default, (bool, int, float))):
+        return
+    expected = {float: (int, float), list: (list, tuple), tuple: (list, tuple)}.get(
+        type(default), type(default)
+    )
+    if not isinstance(value, expected) or isinstance(value, bool) != isinstance(default, bool):
+        raise ValueError(
+            f"{source}: key {key!r} expects {type(default).__name__} (default {default!r}), got {value!r}"
+        )
+
+
+def _unknown(key: str, defaults: dict, source: str) -> str:
+    near = difflib.get_close_matches(key, defaults, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(defaults)}"
+    return f"{source}: unknown key {key!r}; {hint}"
+
+
+def _rooted(key: str, value, root: Path):
+    if isinstance(value, str) and value and key.endswith(_PATH_ENDINGS):
+        return os.path.normpath(root / Path(value).expanduser())
+    return value
+
+
+def _substitute(value, run: str):
+    if isinstance(value, str):
+        return value.replace("{run}", run)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_substitute(v, run) for v in value)
+    return value

@@ -1,0 +1,1 @@
+"""Step 5: fine-tuning on one subject."""

@@ -1,0 +1,74 @@
+"""NumPy on the CPU, CuPy on the GPU: the only file that imports CuPy.
+
+Numerics ask `array_module(x)` for the module that an array belongs to and `fft_module(x)` for its
+FFTs, so that one code serves both.
+"""
+
+import os
+
+import numpy as np
+import scipy.fft
+
+try:
+    import cupy
+    import cupyx.scipy.fft
+    import cupyx.scipy.ndimage
+except ImportError:
+    cupy = None
+
+DEVICES = ("auto", "cpu", "gpu")
+
+
+class _HostFFT:
+    """scipy.fft's real transforms on all cores."""
+
+    @staticmethod
+    def rfftn(x, s=None):
+        return scipy.fft.rfftn(x, s=s, workers=os.cpu_count())
+
+    @staticmethod
+    def irfftn(x, s=None):
+        return scipy.fft.irfftn(x, s=s, workers=os.cpu_count(), overwrite_x=True)
+
+
+def gpu_available() -> bool:
+    """Whether CuPy is installed and sees at least one GPU."""
+    if cupy is None:
+        return False
+    try:
+        return cupy.cuda.runtime.getDeviceCount() > 0
+    except cupy.cuda.runtime.CUDARuntimeError:
+        return False
+
+
+def array_module(x):
+    """`cupy` for a CuPy array, else `numpy`."""
+    return cupy.get_array_module(x) if cupy is not None else np
+
+
+def fft_module(x):
+    """Module with `rfftn` and `irfftn` for the array's device; multi-threaded on the CPU."""
+    return cupyx.scipy.fft if array_module(x) is not np else _HostFFT
+
+
+def to_device(x, device: str = "auto"):
+    """Copy an array to `device`: "cpu", "gpu", or "auto" (the GPU where there is one).
+
+    Raises:
+        ValueError: unknown device, or "gpu" without CuPy or a GPU.
+    """
+    if device not in DEVICES:
+        raise ValueError(f"device {device!r}: expected one of {', '.join(DEVICES)}")
+    if device == "gpu" and not gpu_available():
+        raise ValueError(
+            "device 'gpu': no GPU that CuPy can use; install the wheel for your CUDA "
+            "(pip install cupy-cuda13x or cupy-cuda12x) or set device=cpu"
+        )
+    if device == "cpu" or not gpu_available():
+        return np.asarray(x)
+    return cupy.asarray(x)
+
+
+def to_host(x) -> np.ndarray:
+    """Copy an array of either kind to a NumPy array."""
+    return np.asarray(x) if array_module(x) is np else cupy.asnumpy(x)

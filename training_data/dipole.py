@@ -1,0 +1,98 @@
+"""The physics: magnetic field of a susceptibility map as a convolution with the unit dipole.
+
+field(k) = D(k) χ(k),  D(k) = 1/3 − (k·b)²/|k|²,  D(0) = 0, with b the direction of B0
+(Salomir 2003, doi:10.1002/cmr.b.10083; Marques & Bowtell 2005, doi:10.1002/cmr.b.20034).
+χ and field in ppm of B0, lengths in mm, b0_dir a unit vector in voxel axes.
+"""
+
+import numpy as np
+
+from training_data.backend import array_module, fft_module
+from training_data.volume import next_fast_shape
+
+
+def dipole_kernel(shape, voxel_size, b0_dir=(0.0, 0.0, 1.0), xp=np, real: bool = True):
+    """Dipole kernel in k-space.
+
+    Args:
+        shape: grid (X, Y, Z), even or odd.
+        voxel_size: 3 floats [mm].
+        b0_dir: direction of B0 in voxel axes; normalised here.
+        xp: numpy or cupy.
+        real: the half grid of `rfftn` (X, Y, Z//2+1) when true, else the full grid of `fftn`.
+
+    Returns:
+        float32 kernel with values in [−2/3, 1/3] and D(0) = 0.
+
+    Raises:
+        ValueError: a direction of length zero or a voxel size that is not positive.
+    """
+    b = np.asarray(b0_dir, float)
+    if b.shape != (3,) or not np.isfinite(b).all() or np.linalg.norm(b) == 0:
+        raise ValueError(f"b0_dir {b0_dir}: expected three numbers, not all zero")
+    if len(voxel_size) != 3 or not np.all(np.asarray(voxel_size) > 0):
+        raise ValueError(f"voxel_size {voxel_size}: expected three positive lengths in mm")
+    b = b / np.linalg.norm(b)
+    k = [xp.fft.fftfreq(n, d) for n, d in zip(shape, voxel_size, strict=True)]
+    if real:
+        k[2] = xp.fft.rfftfreq(shape[2], voxel_size[2])
+    k = [
+        f.astype(xp.float32).reshape([-1 if i == axis else 1 for i in range(3)])
+        for axis, f in enumerate(k)
+    ]
+    k2 = k[0] ** 2 + k[1] ** 2 + k[2] ** 2
+    k2[0, 0, 0] = 1
+    along = k[0] * xp.float32(b[0]) + k[1] * xp.float32(b[1]) + k[2] * xp.float32(b[2])
+    kernel = xp.float32(1 / 3) - along**2 / k2
+    kernel[0, 0, 0] = 0
+    return kernel
+
+
+def convolve(x, kernel):
+    """Circular convolution of a real volume (X, Y, Z) with a kernel on its `rfftn` half grid."""
+    fft = fft_module(x)
+    return fft.irfftn(fft.rfftn(x) * kernel, s=x.shape)
+
+
+def forward_field(chi, voxel_size, b0_dir=(0.0, 0.0, 1.0), pad: bool = True):
+    """Field of a susceptibility map: D ∗ χ.
+
+    Args:
+        chi: susceptibility, (X, Y, Z) [ppm], NumPy or CuPy.
+        voxel_size: 3 floats [mm].
+        b0_dir: direction of B0 in voxel axes.
+        pad: zero-pad to twice the size, so that no field wraps around (else circular, as in 2020).
+
+    Returns:
+        field, (X, Y, Z) float32 [ppm].
+    """
+    xp = array_module(chi)
+    chi = chi.astype(xp.float32, copy=False)
+    shape = next_fast_shape([2 * n for n in chi.shape]) if pad else chi.shape
+    fft = fft_module(chi)
+    spectrum = fft.rfftn(chi, s=shape)
+    spectrum *= dipole_kernel(shape, voxel_size, b0_dir, xp)
+    x, y, z = chi.shape
+    return xp.ascontiguousarray(fft.irfftn(spectrum, s=shape)[:x, :y, :z])
+
+
+def gradient(x, voxel_size=(1.0, 1.0, 1.0)):
+    """Forward differences of (X, Y, Z) as (3, X, Y, Z); the last one along each axis is zero."""
+    xp = array_module(x)
+    g = xp.zeros((3, *x.shape), x.dtype)
+    g[0, :-1] = (x[1:] - x[:-1]) / voxel_size[0]
+    g[1, :, :-1] = (x[:, 1:] - x[:, :-1]) / voxel_size[1]
+    g[2, :, :, :-1] = (x[:, :, 1:] - x[:, :, :-1]) / voxel_size[2]
+    return g
+
+
+def divergence(g, voxel_size=(1.0, 1.0, 1.0)):
+    """Divergence of (3, X, Y, Z): the negative adjoint of `gradient`, (X, Y, Z)."""
+    xp = array_module(g)
+    out = xp.zeros(g.shape[1:], g.dtype)
+    for axis, d in enumerate(voxel_size):
+        step = xp.moveaxis(g[axis], axis, 0)[:-1] / d
+        view = xp.moveaxis(out, axis, 0)
+        view[:-1] += step
+        view[1:] -= step
+    return out

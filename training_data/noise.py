@@ -1,0 +1,158 @@
+"""What a measured local field has that a simulated one lacks, and how much of it a scan has.
+
+Errors are drawn in ppm on the field's grid. White noise follows the magnitude (its standard
+deviation is 1/magnitude: the phase noise of a complex signal, Gudbjartsson & Patz 1995,
+doi:10.1002/mrm.1910340618). Structured errors are those of a scalar dipole model: microstructure
+shifts that stay local (He & Yablonskiy 2009, doi:10.1073/pnas.0904899106), off-diagonal terms of
+the susceptibility tensor (Liu 2010, doi:10.1002/mrm.22482) and residual background field, which is
+harmonic inside the brain.
+"""
+
+import numpy as np
+from scipy import ndimage
+
+from training_data.backend import fft_module, to_host
+from training_data.dipole import convolve, dipole_kernel, forward_field
+from training_data.volume import bounding_box, crop_pad, next_fast_shape, uncrop
+
+CONE = 0.06  # |D| below this: the dipole passes next to nothing, what is measured there is error
+
+
+def add_complex_noise(field, mask, magnitude, sigma_ppm: float, rng):
+    """Add the phase noise of a complex signal to a field.
+
+    Args:
+        field: (X, Y, Z) [ppm].
+        mask: (X, Y, Z) bool.
+        magnitude: (X, Y, Z), any unit, or None for a uniform one.
+        sigma_ppm: median of the noise's standard deviation inside the mask [ppm].
+        rng: numpy Generator.
+
+    Returns:
+        (X, Y, Z) float32 [ppm], zero outside the mask. The complex signal is magnitude·e^{jφ} with
+        Gaussian noise in both parts; φ is the field scaled so that no voxel of the mask wraps.
+    """
+    weight = np.ones(field.shape, np.float32) if magnitude is None else np.asarray(magnitude)
+    inside = np.maximum(weight[mask], 0.05 * np.median(weight[mask])).astype(np.float32)
+    if sigma_ppm == 0:
+        return np.where(mask, field, 0).astype(np.float32)
+    inside /= np.median(inside)
+    limit = np.abs(field[mask]).max() + 6 * sigma_ppm
+    radians = min(np.pi / limit, 0.1 / sigma_ppm)  # median SNR of at least 10: noise stays Gaussian
+    noise = rng.standard_normal((2, inside.size), np.float32) * (sigma_ppm * radians)
+    out = np.zeros(field.shape, np.float32)
+    out[mask] = field[mask] + np.arctan2(noise[1], inside + noise[0]) / radians
+    return out
+
+
+def add_model_errors(field, chi, mask, voxel_size, rng, level: float = 1.0):
+    """Add errors that no scalar dipole explains, at a random strength up to `level`.
+
+    Args:
+        field: (X, Y, Z) [ppm]; chi: the map that made it [ppm]; mask: (X, Y, Z) bool.
+        voxel_size: 3 floats [mm].
+        rng: numpy Generator.
+        level: 1 gives errors of up to about half the field's standard deviation.
+
+    Returns:
+        (X, Y, Z) float32 [ppm], zero outside the mask.
+    """
+    box = bounding_box(mask)
+    shape = next_fast_shape([s.stop - s.start + 16 for s in box])
+    whole, spread = field.shape, float(field[mask].std())
+    field, chi, mask = (crop_pad(x, box, shape) for x in (field, chi, mask))
+    errors = (
+        _local_shift(chi, mask, rng),
+        _tensor_field(chi, mask, voxel_size, rng),
+        _background_remnant(mask, voxel_size, rng),
+        _colored(mask, rng),
+    )
+    out = np.where(mask, field, 0).astype(np.float32)
+    for error, share in zip(errors, (0.3, 0.5, 0.25, 0.3), strict=True):
+        scale = float(error[mask].std())
+        if scale > 0:
+            out += (level * share * rng.uniform(0, 1) * spread / scale) * np.where(mask, error, 0)
+    return uncrop(out, box, whole)
+
+
+def estimate_noise(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> float:
+    """How much of a field the dipole model cannot explain, from the field alone.
+
+    The kernel is zero on a cone in k-space; what a windowed field holds there is noise, model error
+    and a little leakage from the mask's edge. The root mean square near the cone is taken in shells
+    of |k|, and the median over the shells is returned, so that neither the low frequencies, where
+    leakage is strong, nor the highest decide alone.
+
+    Args:
+        field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
+        voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
+
+    Returns:
+        standard deviation per voxel of the white noise of equal power [ppm].
+    """
+    field, mask = to_host(field), to_host(mask).astype(bool)
+    box = bounding_box(mask)
+    size = [s.stop - s.start for s in box]
+    shape = next_fast_shape([n + 8 for n in size])
+    inner = ndimage.binary_erosion(crop_pad(mask, box, shape), iterations=3)
+    if inner.sum() < 0.1 * mask.sum():
+        inner = crop_pad(mask, box, shape)
+    window = ndimage.gaussian_filter(inner.astype(np.float32), 1.5, truncate=3)
+    cut = crop_pad(field.astype(np.float32), box, shape)
+    cut = (cut - np.average(cut, weights=window)) * window
+    power = np.abs(fft_module(cut).rfftn(cut)) ** 2 / float((window**2).sum())
+    k = [np.fft.fftfreq(n, v) for n, v in zip(shape, voxel_size, strict=True)]
+    k[2] = np.fft.rfftfreq(shape[2], voxel_size[2])
+    radius = np.sqrt(sum(f**2 for f in np.meshgrid(*k, indexing="ij", sparse=True)))
+    near = np.abs(dipole_kernel(shape, voxel_size, b0_dir)) < CONE
+    top = 0.5 / max(voxel_size)
+    shells = np.digitize(radius[near], np.linspace(0.2 * top, top, 9))
+    inside = power[near]
+    rms = [np.sqrt(inside[shells == i].mean()) for i in range(1, 9) if (shells == i).any()]
+    return float(np.median(rms))
+
+
+def _smooth(shape, rng, scale: float):
+    """Periodic Gaussian random field of unit variance, smoothed by a Gaussian of `scale` voxels."""
+    noise = rng.standard_normal(shape, np.float32)
+    k = [np.fft.fftfreq(n).astype(np.float32) for n in shape]
+    k[2] = np.fft.rfftfreq(shape[2]).astype(np.float32)
+    x, y, z = (np.exp(-2 * (np.pi * scale * f) ** 2) for f in k)
+    smooth = convolve(noise, x[:, None, None] * y[:, None] * z)
+    return smooth / smooth.std()
+
+
+def _local_shift(chi, mask, rng):
+    """Frequency shift that stays in its voxel: a smoothly varying share of χ's own contrast."""
+    return chi * (1 + 0.5 * _smooth(mask.shape, rng, 12))
+
+
+def _tensor_field(chi, mask, voxel_size, rng):
+    """Field of off-diagonal tensor elements: −k_z(k_x χ13 + k_y χ23)/|k|², as two tilted dipoles.
+
+    D for B0 along (sin θ, 0, cos θ) minus D for (−sin θ, 0, cos θ) is −4 sin θ cos θ·k_x k_z/|k|².
+    """
+    out = np.zeros(mask.shape, np.float32)
+    for axis in range(2):
+        tissue = (chi + 0.03 * _smooth(mask.shape, rng, rng.uniform(1, 3))) * mask
+        source = tissue * _smooth(mask.shape, rng, rng.uniform(4, 10))
+        tilt = np.eye(3)[axis]
+        plus = forward_field(source, voxel_size, tilt + (0, 0, 1), pad=False)
+        out += plus - forward_field(source, voxel_size, (0, 0, 1) - tilt, pad=False)
+    return out
+
+
+def _background_remnant(mask, voxel_size, rng):
+    """Harmonic field of random sources outside the brain, strongest at its edge."""
+    outside = ~ndimage.binary_dilation(mask, iterations=2)
+    shell = outside & ndimage.binary_dilation(mask, iterations=8)
+    source = np.where(shell, _smooth(mask.shape, rng, 3), 0).astype(np.float32)
+    return forward_field(source, voxel_size, pad=False)
+
+
+def _colored(mask, rng):
+    """Noise with power at all scales, as interpolation, motion and unwrapping leave it."""
+    out = np.zeros(mask.shape, np.float32)
+    for scale in (1, 2, 4, 8):
+        out += rng.uniform(0, 1) * _smooth(mask.shape, rng, scale)
+    return out
