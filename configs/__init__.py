@@ -55,10 +55,30 @@ def load_config(step: str, argv: list[str]) -> dict:
     return {key: _substitute(value, config.get("run", "")) for key, value in config.items()}
 
 
-def save_config(config: dict, folder: str | Path) -> Path:
-    """Write the effective configuration as ``config.json`` in a run's folder (atomically)."""
-    target = Path(folder) / "config.json"
-    write_text(target, json.dumps(config, indent=1, sort_keys=True, default=list) + "\n")
+def save_config(config: dict, folder: str | Path, name: str = "config.json", free=()) -> Path:
+    """Keep the effective configuration beside what it makes (written atomically).
+
+    Args:
+        config: the effective configuration.
+        folder: the run's folder.
+        name: file name in it.
+        free: keys that may differ between runs into one folder, e.g. ``("number", "device")``.
+
+    Raises:
+        ValueError: the folder was made with another value of a key that is not in `free`.
+    """
+    target = Path(folder) / name
+    text = json.dumps(config, indent=1, sort_keys=True, default=list) + "\n"
+    if target.is_file():
+        old, new = json.loads(target.read_text()), json.loads(text)
+        changed = [k for k in new if k not in free and k in old and old[k] != new[k]]
+        if changed:
+            key = changed[0]
+            raise ValueError(
+                f"{folder}: was made with {key}={old[key]!r}, now {key}={new[key]!r}; "
+                "choose another folder (run=NAME) or delete it"
+            )
+    write_text(target, text)
     return target
 
 

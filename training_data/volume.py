@@ -3,6 +3,8 @@
 import numpy as np
 import scipy.fft
 
+from training_data.backend import array_module
+
 
 def bounding_box(mask) -> tuple[slice, slice, slice]:
     """Smallest box that holds every non-zero voxel of a mask (X, Y, Z).
@@ -30,14 +32,14 @@ def crop_pad(x, box, shape):
 
     Nothing of the box is ever cut off: an axis longer than `shape` keeps its length.
     """
-    cut = x[box]
+    xp, cut = array_module(x), x[box]
     widths = pad_widths(cut.shape[:3], shape) + [(0, 0)] * (x.ndim - 3)
-    return np.pad(cut, widths) if any(sum(w) for w in widths) else np.ascontiguousarray(cut)
+    return xp.pad(cut, widths) if any(sum(w) for w in widths) else xp.ascontiguousarray(cut)
 
 
 def uncrop(x, box, shape):
     """Inverse of `crop_pad`: put the box back into a volume of zeros of the original `shape`."""
-    out = np.zeros((*shape, *x.shape[3:]), x.dtype)
+    out = array_module(x).zeros((*shape, *x.shape[3:]), x.dtype)
     size = [s.stop - s.start for s in box]
     inner = tuple(
         slice(w[0], w[0] + n) for w, n in zip(pad_widths(size, x.shape[:3]), size, strict=True)

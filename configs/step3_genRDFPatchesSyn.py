@@ -1,0 +1,20 @@
+"""Step 3: paired patches in one HDF5 file.
+
+python genRDFPatchesSyn.py [file of changed keys] [key=value ...]
+"""
+
+config = {
+    "run": "default",  # name of the run: folders below runs/
+    "srcFolder": "runs/{run}/1_chi",  # maps of step 1 with the fields of step 2
+    "dstFile": "runs/{run}/3_patches/patches.h5",  # the one file that step 4 reads
+    "patch_size": [128, 128, 128],  # voxels; what a GPU's memory holds in training
+    "overlap_size": [32, 32, 32],  # voxels between corners: a stride, the 2020 name is kept
+    "patches_per_map": 0,  # random choice of so many patches per map; 0: all
+    "min_brain": 0.0,  # least share of a patch inside the mask; 0: keep all
+    "inputs": [
+        "field",
+        "mask",
+    ],  # channels of the network; also "tikhonov", "tv", "noise" (channels.py)
+    "dtype": "float32",  # "float16" halves the file; its rounding is below 0.05 % of a value
+    "seed": 0,  # of the random choice
+}

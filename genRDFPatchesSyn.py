@@ -1,0 +1,139 @@
+"""Step 3 — paired patches of field, susceptibility and mask, in one HDF5 file.
+
+    python genRDFPatchesSyn.py [configs/demo/step3_genRDFPatchesSyn.py] [key=value ...]
+
+Crops each map to its mask's box, pads it to at least the patch size and cuts patches at a stride.
+The file holds `field`, `chi`, `mask` (N, x, y, z), `extra` (N, x, y, z, channels) where `inputs`
+asks for more, `sample` (N,) and `corner` (N, 3): one chunk = one patch. Each map is first finished
+in a part file of its own; a run that was killed goes on with the first part that is missing.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+from tqdm import tqdm
+
+from configs import run_step, save_config
+from training_data.channels import check_inputs, extra_channels, make_channels
+from training_data.nifti import check_same_grid, read_volume
+from training_data.samples import FIELD_FILE, read_sample, sample_folders
+from training_data.volume import bounding_box, crop_pad, patch_corners
+
+TAG = "[3 genRDFPatchesSyn]"
+
+
+def sample_arrays(folder: Path, config: dict) -> tuple[dict[str, np.ndarray], int]:
+    """Arrays of one map (field, chi, mask and, if asked for, extra), cropped and padded; its index."""
+    sample = read_sample(folder)
+    mask = sample.mask
+    field = read_volume(folder / FIELD_FILE)
+    check_same_grid(sample.chi, field)
+    arrays = {"field": field.data * mask, "chi": sample.chi.data * mask, "mask": mask}
+    names = extra_channels(config["inputs"])
+    if names:
+        channels = make_channels(field.data, mask, sample.chi.voxel_size, sample.b0_dir, names)
+        arrays["extra"] = np.stack([channels[name] for name in names], -1)
+    box = bounding_box(mask)
+    return {k: crop_pad(x, box, config["patch_size"]) for k, x in arrays.items()}, sample.index
+
+
+def choose_corners(mask, index: int, config: dict) -> np.ndarray:
+    """Corners (N, 3) of a map's patches: all that hold enough brain, or a random choice of them."""
+    size = config["patch_size"]
+    corners = patch_corners(mask.shape, size, config["overlap_size"])
+    inside = [mask[window(corner, size)].mean() for corner in corners]
+    corners = corners[np.asarray(inside) >= min(config["min_brain"], max(inside))]
+    if 0 < config["patches_per_map"] < len(corners):
+        rng = np.random.default_rng([config["seed"], index, 3])
+        corners = corners[np.sort(rng.permutation(len(corners))[: config["patches_per_map"]])]
+    return corners
+
+
+def window(corner, size) -> tuple[slice, ...]:
+    """Slices of the patch at a corner."""
+    return tuple(slice(int(c), int(c) + n) for c, n in zip(corner, size, strict=True))
+
+
+def create_patch_dataset(file, name: str, count: int, shape, dtype) -> h5py.Dataset:
+    """Data set of `count` patches, a compressed chunk each, without time stamps."""
+    return file.create_dataset(
+        name, (count, *shape), dtype, chunks=(1, *shape), compression="lzf", shuffle=True
+    )
+
+
+def write_part(folder: Path, part: Path, config: dict) -> None:
+    """Cut one map's patches into a part file, written under a temporary name and renamed."""
+    arrays, index = sample_arrays(folder, config)
+    corners = choose_corners(arrays["mask"], index, config)
+    temporary = part.with_suffix(".tmp")
+    with h5py.File(temporary, "w") as file:
+        for name, x in arrays.items():
+            dtype = "uint8" if name == "mask" else config["dtype"]
+            shape = (*config["patch_size"], *x.shape[3:])
+            data = create_patch_dataset(file, name, len(corners), shape, dtype)
+            for i, corner in enumerate(corners):
+                data[i] = x[window(corner, config["patch_size"])]
+        file["corner"] = corners.astype(np.int16)
+    os.replace(temporary, part)
+
+
+def merge_parts(parts: list[Path], target: Path, config: dict) -> int:
+    """Join the part files into one, chunk by compressed chunk; returns the number of patches."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    counts = []
+    for part in parts:
+        with h5py.File(part) as file:
+            counts.append(len(file["corner"]))
+            layout = {k: (d.shape[1:], d.dtype) for k, d in file.items() if k != "corner"}
+    with h5py.File(temporary, "w") as out:
+        for name, (shape, dtype) in layout.items():
+            data, at = create_patch_dataset(out, name, sum(counts), shape, dtype), 0
+            for part in parts:
+                with h5py.File(part) as file:
+                    for i in range(file[name].id.get_num_chunks()):
+                        offset = file[name].id.get_chunk_info(i).chunk_offset
+                        filters, chunk = file[name].id.read_direct_chunk(offset)
+                        data.id.write_direct_chunk((at + offset[0], *offset[1:]), chunk, filters)
+                    at += len(file["corner"])
+        out["corner"] = np.concatenate([h5py.File(p)["corner"][:] for p in parts])
+        out["sample"] = np.repeat([p.stem for p in parts], counts).astype("S")
+        out.attrs["inputs"] = config["inputs"]
+    os.replace(temporary, target)
+    return sum(counts)
+
+
+def main(config: dict) -> None:
+    """Run step 3: a part file per map, then one file; go on past a map that fails, exit 1."""
+    check_inputs(config["inputs"])
+    folders = sample_folders(Path(config["srcFolder"]), FIELD_FILE)
+    target = Path(config["dstFile"])
+    names = [f.name for f in folders]
+    save_config({**config, "maps": names}, target.parent)
+    if target.is_file():
+        print(f"{TAG} {target} is finished", flush=True)
+        return
+
+    parts_folder = target.parent / f"{target.stem}_parts"
+    parts_folder.mkdir(parents=True, exist_ok=True)
+    parts = [parts_folder / f"{name}.h5" for name in names]
+    failed = []
+    for folder, part in tqdm(list(zip(folders, parts, strict=True)), desc=TAG, unit="map"):
+        try:
+            if not part.is_file():
+                write_part(folder, part, config)
+        except (ValueError, OSError) as error:
+            failed.append(folder.name)
+            tqdm.write(f"{TAG} {folder}: {error}")
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(folders)} maps failed: {', '.join(failed)}")
+
+    count = merge_parts(parts, target, config)
+    shutil.rmtree(parts_folder)
+    print(f"{TAG} {count} patches of {len(folders)} maps in {target}", flush=True)
+
+
+if __name__ == "__main__":
+    run_step("step3_genRDFPatchesSyn", main)

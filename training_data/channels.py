@@ -1,0 +1,59 @@
+"""Input channels of the network, made from one scan's whole volume: the same in steps 3, 4, 5 and 6.
+
+A patch alone cannot show the long-range part of the dipole. A direct inversion of the whole volume,
+with the true kernel on the true grid, carries it in, and with it voxel size and B0 direction.
+"""
+
+import numpy as np
+
+from training_data.inversion import tikhonov, tv_admm
+from training_data.noise import estimate_noise
+
+CHANNELS = ("field", "mask", "noise", "tikhonov", "tikhonov_strong", "tv")
+TIKHONOV_WEIGHT = 0.01  # dimensionless, on D²: nearly the raw inverse, all of the data
+TIKHONOV_STRONG_WEIGHT = 0.1  # dimensionless, on D²
+TV_PER_NOISE = 0.3  # TV weight [ppm] per ppm of estimated noise
+TV_ITERATIONS = 25
+
+
+def check_inputs(inputs) -> None:
+    """Raise a ValueError for an empty list of channels or an unknown one."""
+    unknown = [name for name in inputs if name not in CHANNELS]
+    if unknown or not inputs:
+        raise ValueError(f"inputs {list(inputs)}: expected a choice of {', '.join(CHANNELS)}")
+
+
+def extra_channels(inputs) -> list[str]:
+    """The channels of `inputs` beyond field and mask, in their order."""
+    return [name for name in inputs if name not in ("field", "mask")]
+
+
+def make_channels(field, mask, voxel_size, b0_dir, inputs) -> dict[str, np.ndarray]:
+    """Channels of a scan.
+
+    Args:
+        field: local field, (X, Y, Z) [ppm].
+        mask: (X, Y, Z) bool.
+        voxel_size: 3 floats [mm].
+        b0_dir: direction of B0 in voxel axes.
+        inputs: names out of `CHANNELS`.
+
+    Returns:
+        name → (X, Y, Z) float32, zero outside the mask: fields, noise and susceptibilities in ppm.
+
+    Raises:
+        ValueError: unknown channel.
+    """
+    check_inputs(inputs)
+    field = np.where(mask, field, 0).astype(np.float32)
+    geometry = (field, mask, voxel_size, b0_dir)
+    sigma = estimate_noise(*geometry) if {"noise", "tv"} & set(inputs) else 0.0
+    makers = {
+        "field": lambda: field,
+        "mask": lambda: mask.astype(np.float32),
+        "noise": lambda: mask * np.float32(sigma),
+        "tikhonov": lambda: tikhonov(*geometry, weight=TIKHONOV_WEIGHT),
+        "tikhonov_strong": lambda: tikhonov(*geometry, weight=TIKHONOV_STRONG_WEIGHT),
+        "tv": lambda: tv_admm(*geometry, weight=TV_PER_NOISE * sigma, iterations=TV_ITERATIONS),
+    }
+    return {name: makers[name]() for name in inputs}

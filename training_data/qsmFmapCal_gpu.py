@@ -1,0 +1,77 @@
+"""Step 2 — field of every synthetic susceptibility map, by dipole convolution.
+
+    python training_data/qsmFmapCal_gpu.py [configs/demo/step2_qsmFmapCal.py] [key=value ...]
+
+Reads `suscp.nii.gz`, `Mask.nii.gz` and `sample.json` of every map of step 1, writes
+`fmap_suscp.nii.gz` [ppm] beside them. On a GPU through CuPy where there is one, else with SciPy's
+multi-threaded real FFT: the same code. Finished maps are skipped, so the same command resumes.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from configs import run_step, save_config
+from training_data.backend import to_device, to_host
+from training_data.dipole import forward_field
+from training_data.nifti import write_volume
+from training_data.noise import add_complex_noise, add_model_errors
+from training_data.samples import FIELD_FILE, read_sample, sample_folders
+from training_data.volume import bounding_box
+
+TAG = "[2 qsmFmapCal]"
+
+
+def field_of_map(folder: Path, config: dict):
+    """Field of one map, with the noise that the config asks for.
+
+    Args:
+        folder: a map's folder of step 1.
+        config: step 2's configuration.
+
+    Returns:
+        field (X, Y, Z) float32 [ppm], zero outside the mask; and the map's Volume.
+    """
+    sample = read_sample(folder)
+    chi, mask = sample.chi, sample.mask
+    voxel_size = config["voxel_size"] or chi.voxel_size
+    b0_dir = config["b0_dir"] or sample.b0_dir
+    box = bounding_box(chi.data != 0)
+    field = np.zeros(mask.shape, np.float32)
+    inside = to_device(chi.data[box], config["device"])
+    field[box] = to_host(forward_field(inside, voxel_size, b0_dir, pad=config["pad"]))
+    rng = np.random.default_rng([config["seed"], sample.index, 2])
+    if config["model_errors"] and rng.random() < config["model_errors_chance"]:
+        field = add_model_errors(field, chi.data, mask, voxel_size, rng, config["model_errors"])
+    if config["noise_ppm"]:
+        low, high = np.log(config["noise_ppm"])
+        # Signal falls where χ is high (T2* shortening) and drifts with the receive coils.
+        magnitude = np.exp(-np.abs(chi.data) / 0.5)
+        field = add_complex_noise(field, mask, magnitude, np.exp(rng.uniform(low, high)), rng)
+    return field * mask, chi
+
+
+def main(config: dict) -> None:
+    """Run step 2 on every map of `srcFolder`; go on past a map that fails, name it, exit 1."""
+    source = Path(config["srcFolder"])
+    folders = sample_folders(source)
+    save_config(config, source, "config_fields.json", free=("device",))
+
+    todo = [f for f in folders if not (f / FIELD_FILE).is_file()]
+    print(f"{TAG} {len(folders)} maps, {len(folders) - len(todo)} finished before", flush=True)
+    failed = []
+    for folder in tqdm(todo, desc=TAG, unit="map"):
+        try:
+            field, chi = field_of_map(folder, config)
+            write_volume(folder / "fmap_suscp.nii.gz", field, like=chi)
+        except (ValueError, OSError) as error:
+            failed.append(folder.name)
+            tqdm.write(f"{TAG} {folder}: {error}")
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(folders)} maps failed: {', '.join(failed)}")
+    print(f"{TAG} fields in {source}", flush=True)
+
+
+if __name__ == "__main__":
+    run_step("step2_qsmFmapCal", main)
