@@ -1,0 +1,85 @@
+"""Keras layers of the physics and of the cited paper; backend-neutral but for the 3-D FFT."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from training_data.dipole import dipole_kernel
+
+
+def fft3d(x, inverse: bool = False):
+    """Complex 3-D FFT over the last three axes, on the Keras backend in use.
+
+    Raises:
+        NotImplementedError: a backend other than tensorflow, jax and torch.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.signal.ifft3d(x) if inverse else tf.signal.fft3d(x)
+    if backend == "jax":
+        import jax.numpy as jnp
+
+        return (jnp.fft.ifftn if inverse else jnp.fft.fftn)(x, axes=(-3, -2, -1))
+    if backend == "torch":
+        import torch
+
+        return (torch.fft.ifftn if inverse else torch.fft.fftn)(x, dim=(-3, -2, -1))
+    raise NotImplementedError(f"no 3-D FFT for the Keras backend {backend!r}")
+
+
+@keras.saving.register_keras_serializable("qsminvnet")
+class CalFMLayer(keras.layers.Layer):
+    """Field of a susceptibility map inside the network: kernel 3·D ∗ χ, circular.
+
+    With the scales of `scaling.py` the output is 100·field [ppm] for an input of (100/3)·χ [ppm].
+
+    Args:
+        shape: grid (X, Y, Z) that inputs will have.
+        voxel_size: 3 floats [mm].
+        b0_dir: direction of B0 in voxel axes.
+
+    Input and output: (batch, X, Y, Z, 1) float32.
+    """
+
+    def __init__(self, shape, voxel_size, b0_dir=(0.0, 0.0, 1.0), **kwargs):
+        kwargs.setdefault("dtype", "float32")  # an FFT in half precision loses the field
+        super().__init__(**kwargs)
+        self.shape = tuple(int(n) for n in shape)
+        self.voxel_size = tuple(float(v) for v in voxel_size)
+        self.b0_dir = tuple(float(b) for b in b0_dir)
+        self.kernel = 3 * dipole_kernel(self.shape, self.voxel_size, self.b0_dir, real=False)
+
+    def call(self, x):
+        volume = ops.cast(x[..., 0], "complex64")
+        spectrum = fft3d(volume) * ops.cast(self.kernel[None], "complex64")
+        return ops.real(fft3d(spectrum, inverse=True))[..., None]
+
+    def get_config(self):
+        geometry = {"shape": self.shape, "voxel_size": self.voxel_size, "b0_dir": self.b0_dir}
+        return {**super().get_config(), **geometry}
+
+
+@keras.saving.register_keras_serializable("qsminvnet")
+class NonLocal(keras.layers.Layer):
+    """Non-local block: self-attention over all positions, added to its input.
+
+    Embedded Gaussian form of Wang 2018 (arXiv 1711.07971), zero at the start so that a network
+    begins as it would without. Input and output: (batch, X, Y, Z, C).
+    """
+
+    def build(self, input_shape):
+        channels, inner = input_shape[-1], max(1, input_shape[-1] // 2)
+        shapes = {"query": (channels, inner), "key": (channels, inner), "value": (channels, inner)}
+        for name, shape in shapes.items():
+            setattr(self, name, self.add_weight(shape, "glorot_uniform", name=name))
+        self.back = self.add_weight((inner, channels), "zeros", name="back")
+
+    def call(self, x):
+        shape = ops.shape(x)
+        flat = ops.reshape(x, (shape[0], -1, shape[-1]))
+        query, key, value = (ops.matmul(flat, w) for w in (self.query, self.key, self.value))
+        score = ops.matmul(query, ops.transpose(key, (0, 2, 1))) / np.sqrt(self.query.shape[1])
+        mixed = ops.matmul(ops.softmax(score, -1), value)
+        return x + ops.reshape(ops.matmul(mixed, self.back), shape)

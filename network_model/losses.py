@@ -1,0 +1,70 @@
+"""The three losses of domain-adaptive training; named, backend-neutral, in network units.
+
+`y_true` of the target domain stacks [100·field, W, mask] along the last axis.
+"""
+
+import keras
+from keras import ops
+
+_register = keras.saving.register_keras_serializable("qsminvnet")
+
+
+def gradient_l1(x):
+    """Mean |∇x| summed over the three axes, by forward differences: total variation, anisotropic.
+
+    Args:
+        x: (batch, X, Y, Z, 1).
+    """
+    return (
+        ops.mean(ops.abs(x[:, 1:] - x[:, :-1]))
+        + ops.mean(ops.abs(x[:, :, 1:] - x[:, :, :-1]))
+        + ops.mean(ops.abs(x[:, :, :, 1:] - x[:, :, :, :-1]))
+    )
+
+
+@_register
+class SourceL1(keras.losses.Loss):
+    """mean |χ_S − label| over the patch (REFERENCE weight 1)."""
+
+    def call(self, y_true, y_pred):
+        return ops.mean(ops.abs(y_pred - y_true), axis=(1, 2, 3, 4))
+
+
+@_register
+class SourceL1RMS(keras.losses.Loss):
+    """mean |e| + root mean square e, e = χ_S − label, per patch.
+
+    The second term is what NRMSE scores; being a norm it grows no faster than a strong source's
+    error does, so that one haemorrhage in a batch does not drown the rest.
+    """
+
+    def call(self, y_true, y_pred):
+        error = y_pred - y_true
+        axes = (1, 2, 3, 4)
+        rms = ops.sqrt(ops.mean(ops.square(error), axis=axes) + 1e-8)
+        return ops.mean(ops.abs(error), axis=axes) + rms
+
+
+@_register
+class NDIErr(keras.losses.Loss):
+    """mean |W·(e^{jy} − e^{jŷ})|² inside the mask: nonlinear data consistency.
+
+    |e^{ja} − e^{jb}|² = 4 sin²((a − b)/2), which keeps float32 exact for small differences.
+    """
+
+    def call(self, y_true, y_pred):
+        field, weight, mask = y_true[..., :1], y_true[..., 1:2], y_true[..., 2:]
+        misfit = ops.square(weight * mask * 2 * ops.sin((y_pred - field) / 2))
+        axes = (1, 2, 3, 4)
+        return ops.sum(misfit, axis=axes) / ops.maximum(ops.sum(mask, axis=axes), 1)
+
+
+@_register
+class TotalVariation(keras.losses.Loss):
+    """mean |∇χ_T| summed over x, y, z by forward differences; `y_true` is not used."""
+
+    def call(self, y_true, y_pred):
+        return gradient_l1(y_pred)
+
+
+SOURCE_LOSSES = {"l1": SourceL1, "l1_rms": SourceL1RMS}

@@ -1,0 +1,23 @@
+"""Scales between physical units and the network's numbers, as the 2020 release set them.
+
+input = 100·field[ppm], output = (100/3)·χ[ppm], in-network kernel 3·D, so that kernel ∗ output is
+100·field, the same number that goes in.
+"""
+
+import numpy as np
+
+FIELD_SCALE = 100.0  # network units per ppm of field
+CHI_SCALE = FIELD_SCALE / 3  # network units per ppm of susceptibility
+CHANNEL_SCALE = {
+    "field": FIELD_SCALE,
+    "mask": 1.0,
+    "noise": FIELD_SCALE,
+    "tikhonov": CHI_SCALE,
+    "tikhonov_strong": CHI_SCALE,
+    "tv": CHI_SCALE,
+}
+
+
+def network_input(channels: dict, inputs) -> np.ndarray:
+    """Stack channels (X, Y, Z), in ppm, as the network's input (X, Y, Z, C), in its units."""
+    return np.stack([channels[n].astype(np.float32) * CHANNEL_SCALE[n] for n in inputs], -1)

@@ -1,0 +1,216 @@
+"""One builder for every network: a 3-D U-Net over a list of domains, and the file it is kept in.
+
+Every convolution is made once and applied to each domain's tensor; with `norm="domain"` every batch
+norm exists once per domain (Liu & Koch 2020; Chang 2019, arXiv 1906.03950). A network's file holds
+its specification and its variables by name, so that steps 4, 5 and 6 share it.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+from keras import layers
+
+from network_model.layers import NonLocal
+from training_data.channels import check_inputs
+
+SPEC = {
+    "architecture": "unet",  # or "nonlocal_gated": arXiv 1904.05493
+    "inputs": ["field", "mask"],
+    "residual": None,  # input channel that the output is a correction to, e.g. "tv"
+    "filters": 24,  # of the first level; doubled at each further one
+    "depth": 5,  # levels; the grid must be a multiple of 2^(depth−1)
+    "convs_per_level": 1,
+    "norm": "domain",  # "domain", "batch" (shared), "group", "instance", "none"
+    "use_bias": True,  # without bias and norm the network is homogeneous: f(a·x) = a·f(x)
+}
+ARCHITECTURES = ("unet", "nonlocal_gated")
+NORMS = ("domain", "batch", "group", "instance", "none")
+
+
+def make_spec(config: dict) -> dict:
+    """The keys of a config that define a network, checked.
+
+    Raises:
+        ValueError: a value out of its choices, or a residual channel that is not an input.
+    """
+    spec = {key: config.get(key, default) for key, default in SPEC.items()}
+    check_inputs(spec["inputs"])
+    for key, choices in (("architecture", ARCHITECTURES), ("norm", NORMS)):
+        if spec[key] not in choices:
+            raise ValueError(f"{key} {spec[key]!r}: expected one of {', '.join(choices)}")
+    if spec["residual"] not in (None, *spec["inputs"]) or spec["residual"] in ("mask", "noise"):
+        raise ValueError(f"residual {spec['residual']!r}: expected None or an inversion in inputs")
+    if min(spec["filters"], spec["depth"], spec["convs_per_level"]) < 1:
+        raise ValueError("filters, depth and convs_per_level: expected whole numbers of at least 1")
+    return spec
+
+
+def grid_multiple(spec: dict) -> int:
+    """Number that every axis of the network's grid must be a multiple of."""
+    return 2 ** (spec["depth"] - 1)
+
+
+def build_unet(spec: dict, domains=("source", "target")) -> keras.Model:
+    """Build the network of a specification.
+
+    Args:
+        spec: as `make_spec` returns it.
+        domains: names; each has inputs `<domain>_x` (batch, X, Y, Z, C) and `<domain>_mask`
+            (batch, X, Y, Z, 1) and an output `<domain>_chi` (batch, X, Y, Z, 1) float32, all in
+            the units of `scaling.py`.
+
+    Returns:
+        Keras model from a dict of inputs to a dict of outputs.
+    """
+    grid = (None, None, None)
+    x = {d: layers.Input((*grid, len(spec["inputs"])), name=f"{d}_x") for d in domains}
+    mask = {d: layers.Input((*grid, 1), name=f"{d}_mask") for d in domains}
+    level, depth = _Level(spec, domains), spec["depth"]
+    features, skips = x, []
+    for d in range(depth):
+        features = level(features, f"down{d}", spec["filters"] * 2**d)
+        if d < depth - 1:
+            skips.append(features)
+            features = _each(layers.MaxPooling3D(2), features)
+    if spec["architecture"] == "nonlocal_gated":
+        features = _each(NonLocal(name="nonlocal"), features)
+    for d in reversed(range(depth - 1)):
+        features = _each(layers.UpSampling3D(2), features)
+        join = layers.Concatenate()
+        features = {name: join([features[name], skips[d][name]]) for name in domains}
+        features = level(features, f"up{d}", spec["filters"] * 2**d)
+    last = layers.Conv3D(
+        1, 3, padding="same", use_bias=spec["use_bias"], name="last", dtype="float32",
+        kernel_initializer="zeros" if spec["residual"] else "glorot_uniform",
+    )  # fmt: skip
+    chi = {name: last(f) for name, f in features.items()}
+    if spec["residual"]:
+        at = spec["inputs"].index(spec["residual"])
+        chi = {name: layers.Add()([c, x[name][..., at : at + 1]]) for name, c in chi.items()}
+    outputs = {f"{n}_chi": layers.Multiply(name=f"{n}_chi", dtype="float32")([chi[n], mask[n]])
+               for n in domains}  # fmt: skip
+    inputs = {f"{n}_x": x[n] for n in domains} | {f"{n}_mask": mask[n] for n in domains}
+    return keras.Model(inputs, outputs, name="qsminvnet")
+
+
+def _each(layer, features: dict) -> dict:
+    return {name: layer(f) for name, f in features.items()}
+
+
+class _Level:
+    """Convolution, norm and ReLU, `convs_per_level` times, on every domain's tensor."""
+
+    def __init__(self, spec: dict, domains):
+        self.spec, self.domains = spec, domains
+
+    def __call__(self, features: dict, name: str, filters: int) -> dict:
+        for i in range(self.spec["convs_per_level"]):
+            features = self._convolve(features, f"{name}_{i}", filters)
+        return features
+
+    def _convolve(self, features: dict, name: str, filters: int) -> dict:
+        make = {"kernel_size": 3, "padding": "same", "use_bias": self.spec["use_bias"],
+                "kernel_initializer": "he_uniform"}  # fmt: skip
+        convolved = _each(layers.Conv3D(filters, name=f"{name}_conv", **make), features)
+        out = _each(layers.ReLU(), self._normalize(convolved, name, filters))
+        if self.spec["architecture"] == "nonlocal_gated":
+            gate = layers.Conv3D(filters, name=f"{name}_gate", activation="sigmoid", **make)
+            out = {n: layers.Multiply()([out[n], gate(features[n])]) for n in out}
+        return out
+
+    def _normalize(self, features: dict, name: str, filters: int) -> dict:
+        norm = self.spec["norm"]
+        if norm == "domain":
+            return {
+                n: layers.BatchNormalization(momentum=0.8, name=f"{name}_norm_{n}")(f)
+                for n, f in features.items()
+            }
+        shared = {
+            "batch": lambda: layers.BatchNormalization(momentum=0.8, name=f"{name}_norm"),
+            "group": lambda: layers.GroupNormalization(min(8, filters), name=f"{name}_norm"),
+            "instance": lambda: layers.GroupNormalization(-1, name=f"{name}_norm"),
+        }
+        return _each(shared[norm](), features) if norm in shared else features
+
+
+def save_network(model: keras.Model, spec: dict, path, notes: dict | None = None, dtype="float32"):
+    """Write specification and variables of a network to one HDF5 file (atomically).
+
+    Args:
+        model: as `build_unet` makes it, or a model that contains its layers.
+        spec: its specification.
+        path: file to write.
+        notes: anything that JSON can hold: the training's config, scores, date.
+        dtype: "float16" halves the file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with h5py.File(temporary, "w") as file:
+        file.attrs["spec"] = json.dumps(spec)
+        file.attrs["notes"] = json.dumps(notes or {}, default=list)
+        for name, variable in _variables(model).items():
+            file[name] = keras.ops.convert_to_numpy(variable).astype(dtype)
+    os.replace(temporary, path)
+
+
+def read_spec(path) -> dict:
+    """Specification of the network in a file.
+
+    Raises:
+        ValueError: the file is missing, not HDF5, or not a network of this project.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such weights; run step 4 first, or name a weights file")
+    try:
+        with h5py.File(path) as file:
+            return make_spec(json.loads(file.attrs["spec"]))
+    except (OSError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a weights file of this project ({error})") from error
+
+
+def load_network(path, domains=("target",)) -> tuple[keras.Model, dict]:
+    """Build the network that a file describes and fill in its variables.
+
+    A domain that the file lacks takes the source domain's batch norm.
+
+    Returns:
+        the model for `domains`, and its specification.
+
+    Raises:
+        ValueError: as `read_spec`; variables missing or of another shape.
+    """
+    spec = read_spec(path)
+    model = build_unet(spec, domains)
+    fill_network(model, path)
+    return model, spec
+
+
+def fill_network(model: keras.Model, path) -> None:
+    """Set a model's variables from a network's file; raises a ValueError where they do not fit."""
+    with h5py.File(path) as file:
+        for name, variable in _variables(model).items():
+            stored = name if name in file else name.replace("_norm_target/", "_norm_source/")
+            if stored not in file or file[stored].shape != tuple(variable.shape):
+                found = file[stored].shape if stored in file else "nothing"
+                raise ValueError(
+                    f"{path}: weights of another architecture: {name} expects shape "
+                    f"{tuple(variable.shape)}, found {found}; use the config they were trained with"
+                )
+            variable.assign(file[stored][()].astype(np.float32))
+
+
+def file_hash(path) -> str:
+    """SHA-256 of a file, as hexadecimal text."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _variables(model: keras.Model) -> dict:
+    """Variables of a model's own layers (not of its optimizer or metrics) by `layer/variable`."""
+    return {f"{layer.name}/{v.name}": v for layer in model.layers for v in layer.variables
+            if v.name not in ("seed_generator_state",)}  # fmt: skip
