@@ -1,0 +1,72 @@
+"""Step 1 — synthetic susceptibility maps from one χ map, by elastic transform, contrast, sources.
+
+    python training_data/genChi.py [configs/demo/step1_genChi.py] [key=value ...]
+
+Writes `map_0000/` with `suscp.nii.gz` [ppm], `Mask.nii.gz` and `sample.json` (what was drawn) for
+every map. The content of a map depends on (seed, index) only; finished maps are skipped, so the
+same command resumes after a kill, and a larger `number` adds maps to a folder.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from tqdm import tqdm
+
+from configs import run_step, save_config
+from training_data.nifti import write_volume
+from training_data.samples import CHI_FILE, MASK_FILE, SAMPLE_FILE
+from training_data.synthesis import check_options, make_sample, read_source
+
+TAG = "[1 genChi]"
+
+
+def finished(folder: Path) -> bool:
+    """Whether a map's folder holds all that this step writes."""
+    return all((folder / name).is_file() for name in (CHI_FILE, MASK_FILE, SAMPLE_FILE))
+
+
+def write_sample(folder: Path, sample) -> None:
+    """Write a map under a temporary folder name and rename it, so that it is whole or absent."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a kill
+    temporary.mkdir(parents=True)
+    write_volume(temporary / CHI_FILE, sample.chi.data, like=sample.chi)
+    write_volume(temporary / MASK_FILE, sample.mask, like=sample.chi)
+    text = json.dumps(sample.record, indent=1, sort_keys=True)
+    (temporary / SAMPLE_FILE).write_text(text + "\n")
+    if folder.exists():  # a file of it was lost: put the same content back, keep the others
+        for file in sorted(temporary.iterdir()):
+            os.replace(file, folder / file.name)
+        temporary.rmdir()
+    else:
+        os.rename(temporary, folder)
+
+
+def main(config: dict) -> None:
+    """Run step 1; go on past a map that fails, name it, exit 1."""
+    check_options(config)
+    source = read_source(config)
+    target = Path(config["dstFolder"])
+    save_config(config, target, free=("number", "first", "run", "dstFolder"))
+
+    indices = range(config["first"], config["first"] + config["number"])
+    todo = [i for i in indices if not finished(target / f"map_{i:04d}")]
+    done = len(indices) - len(todo)
+    print(f"{TAG} {len(indices)} maps, {done} finished before", flush=True)
+    failed = []
+    for index in tqdm(todo, desc=TAG, unit="map"):
+        folder = target / f"map_{index:04d}"
+        try:
+            write_sample(folder, make_sample(config, source, index))
+        except (ValueError, OSError) as error:
+            failed.append(folder.name)
+            tqdm.write(f"{TAG} {folder}: {error}")
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(indices)} maps failed: {', '.join(failed)}")
+    print(f"{TAG} maps in {target}", flush=True)
+
+
+if __name__ == "__main__":
+    run_step("step1_genChi", main)
