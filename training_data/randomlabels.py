@@ -69,6 +69,16 @@ def label_values(labels: int, sd: float, rng) -> np.ndarray:
     return values.astype(np.float32)
 
 
+def add_sheets(chi, voxel_size, rng) -> None:
+    """Add folded sheets, as cortex and sulci are, to χ (X, Y, Z) [ppm], in place.
+
+    A sheet is where a smooth random field is near zero: thin, curved, and closed upon itself.
+    """
+    for _ in range(rng.integers(1, 4)):
+        field = lattice_noise(chi.shape, np.maximum(rng.uniform(4, 14) / voxel_size, 2), rng)
+        chi[np.abs(field) < rng.uniform(0.1, 0.5)] += np.float32(rng.normal(0, 0.02))
+
+
 def add_nuclei(chi, mask, voxel_size, rng) -> None:
     """Put 4 to 16 ellipsoids of 2 to 12 mm into χ (X, Y, Z) [ppm], in place; most are positive."""
     for _ in range(rng.integers(4, 17)):
@@ -99,12 +109,14 @@ def make_random_labels(shape, voxel_size, rng) -> tuple[np.ndarray, np.ndarray]:
         scale = spacing * rng.uniform(0.7, 1.4) / voxel_size
         values = label_values(labels, sd * rng.uniform(0.4, 1.6), rng)
         chi += values[random_label_map(mask.shape, np.maximum(scale, 2), labels, rng)]
+    add_sheets(chi, voxel_size, rng)
     add_nuclei(chi, mask, voxel_size, rng)
-    chi = ndimage.gaussian_filter(chi, rng.uniform(0.3, 0.9), truncate=3)
+    chi = ndimage.gaussian_filter(chi, rng.uniform(0.3, 0.8), truncate=3)
+    chi *= np.float32(rng.lognormal(np.log(0.023), 0.3)) / max(chi[mask].std(), 1e-3)
     add_veins(chi, mask, voxel_size, rng, int(rng.integers(10, 41)))
-    for spacing, sd in ((2.0, 0.004), (5.0, 0.004)):
-        chi += np.float32(sd * rng.uniform(0.3, 1.7)) * lattice_noise(mask.shape, spacing, rng)
-    chi *= np.float32(np.exp(rng.normal(0, 0.25)))
+    for spacing in (1.5, 4.0):  # voxels
+        texture = lattice_noise(mask.shape, spacing, rng)
+        chi += np.float32(rng.uniform(0.002, 0.008)) * texture
     chi -= chi[mask].mean()
     out = np.zeros(shape, np.float32)
     out[box] = chi * mask

@@ -65,6 +65,8 @@ def check_options(config: dict) -> None:
     augment.pick(config["mixture"], rng, "mixture")
     augment.elastic(empty, rng, config["elastic"], *_elastic_shares(config))
     augment.draw_contrast(rng, config["contrasts"])
+    for key in ("sourceAxes", "sourceRange", "voxel_size_range"):
+        _check_range(key, config[key], whole=key == "sourceAxes")
     augment.random_source(empty == 0, (1, 1, 1), rng, config["sourceShapes"], config["sourceAxes"])
     if min(config["positiveChance"], config["negativeChance"]) < 0 or (
         config["positiveChance"] + config["negativeChance"] > 1
@@ -77,6 +79,21 @@ def check_options(config: dict) -> None:
     if shape is not None and (len(shape) != 3 or not all(isinstance(n, int) for n in shape)
                               or min(shape) < 16):  # fmt: skip
         raise ValueError(f"shape {shape}: expected three whole numbers of at least 16, or None")
+
+
+def _check_range(key, value, whole):
+    """Two positive numbers in order, or None for a range that is off."""
+    if value is None and not whole:
+        return
+    kinds = int if whole else (int, float)
+    if not (
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and all(isinstance(v, kinds) for v in value)
+        and 0 < value[0] <= value[1]
+    ):
+        kind = "whole numbers" if whole else "numbers, or None"
+        raise ValueError(f"{key} {value!r}: expected (smallest, largest), two positive {kind}")
 
 
 def _elastic_shares(config):
