@@ -1,4 +1,4 @@
-"""A digital head for quantitative susceptibility mapping: anatomy, χ, T2* and magnitude from a seed.
+"""A digital head for susceptibility mapping: anatomy, χ, T2* and magnitude from a seed.
 
 No image is needed. Every surface is a signed distance function in head coordinates (x right,
 y anterior, z superior, AC–PC origin, about MNI space) that a random smooth warp and random sizes
@@ -15,6 +15,7 @@ haemorrhage and calcification are from Chen 2014 (doi:10.1148/radiol.13122640). 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from training_data.phantom_fields import (
     Frame,
@@ -39,29 +40,29 @@ LABELS = {
 # χ [ppm], its standard deviation from head to head [ppm] and inside the tissue [ppm],
 # R2* at 3 T [1/s], signal at TE = 0 of a spoiled gradient echo, which keeps CSF dark by its long T1
 TISSUES = {
-    "caudate": (0.044, 0.008, 0.011, 24.0, 0.82),
-    "pallidum": (0.131, 0.018, 0.024, 42.0, 0.76),
-    "putamen": (0.038, 0.010, 0.016, 32.0, 0.82),
+    "caudate": (0.046, 0.008, 0.011, 24.0, 0.82),
+    "pallidum": (0.131, 0.014, 0.024, 42.0, 0.76),
+    "putamen": (0.044, 0.007, 0.016, 32.0, 0.82),
     "red_nucleus": (0.100, 0.015, 0.016, 36.0, 0.78),
     "dentate": (0.110, 0.015, 0.020, 34.0, 0.78),
     "nigra": (0.111, 0.015, 0.020, 38.0, 0.78),
     "thalamus": (0.020, 0.006, 0.013, 21.0, 0.80),
-    "white_matter": (-0.030, 0.003, 0.008, 19.0, 0.82),
-    "grey_matter": (0.018, 0.003, 0.011, 15.0, 0.80),
-    "csf": (0.019, 0.003, 0.006, 3.0, 0.50),
+    "white_matter": (-0.028, 0.003, 0.009, 19.0, 0.82),
+    "grey_matter": (0.018, 0.003, 0.012, 15.0, 0.80),
+    "csf": (0.014, 0.003, 0.006, 3.0, 0.50),
     "blood": (0.190, 0.020, 0.020, 50.0, 0.85),
     "calcification": (-2.0, 0.0, 0.15, 150.0, 0.35),
     "haemorrhage": (1.1, 0.0, 0.15, 120.0, 0.75),
 }
 IRON = ("caudate", "pallidum", "putamen", "red_nucleus", "dentate", "nigra")
-DEEP_WHITE = -0.016  # χ of deep less that of subcortical white matter [ppm], as COSMOS maps show it
+DEEP_WHITE = -0.024  # χ of deep less that of subcortical white matter [ppm], as COSMOS maps show it
 R2STAR_EXPONENT = 0.82  # R2* ∝ B0^0.82: Peters 2007, grey matter 66.0 ms at 3 T, 33.2 ms at 7 T
 
 # Right half of paired nuclei: centre, semi-axes [mm], rotation about x, y, z [degree]
 NUCLEI = (
     ("grey_matter", (23, -4, -19), (7, 7.5, 6.5), (0, 0, 0)),
     ("putamen", (26.5, 2, 0), (6.6, 16.5, 11.5), (0, -8, 20)),
-    ("pallidum", (19.0, -4, -0.5), (4.8, 10, 6.8), (0, -12, 28)),
+    ("pallidum", (19.0, -4, -0.5), (5.3, 11, 7.4), (0, -12, 28)),
     ("thalamus", (11, -18, 7), (8.8, 15.5, 9.2), (-8, 0, 22)),
     ("red_nucleus", (5.0, -20, -9), (3.3, 3.7, 4.2), (0, 0, 0)),
     ("nigra", (10.5, -17, -12), (2.5, 7.8, 4.8), (25, -20, 38)),
@@ -101,13 +102,13 @@ class Canvas:
     labels: np.ndarray
     values: dict
 
-    def paint(self, tissue: str, share, box=(slice(None),) * 3, chi: float | None = None):
+    def paint(self, tissue: str, share, box=(slice(None),) * 3, chi=None):
         """Mix a tissue into a box: `share` (0…1) of each voxel; the label where it is most."""
         value, _, _, r2star, density = self.values[tissue]
         targets = ((self.chi, value if chi is None else chi), (self.r2star, r2star),
                    (self.density, density))  # fmt: skip
         for image, target in targets:
-            image[box] += share * (np.float32(target) - image[box])
+            image[box] += share * (np.asarray(target, np.float32) - image[box])
         self.labels[box][share > 0.5] = LABELS[tissue]
 
 
@@ -151,7 +152,7 @@ def make_head(shape, voxel_size, rng, haemorrhage=False, calcification=False, ec
 
 def _place_head(shape, voxel_size, rng):
     """Head size, tilt and place: the frame on the box that the brain fills, and that box."""
-    size = 0.95 * np.clip(rng.normal(1, 0.045, 3), 0.9, 1.1) * np.clip(rng.normal(1, 0.02), 0.96, 1.04)
+    size = 0.95 * np.clip(rng.normal(1, 0.05, 3), 0.9, 1.1)
     rotation = rotation_matrix(rng.normal(0, (6, 3, 4)))
     shift = rng.uniform(-1, 1, 3)
     matrix = rotation / size[:, None]
@@ -222,16 +223,16 @@ def _surfaces(frame, points, rng):
     sylvian = np.abs(main - temporal) * 0.5
     sylvian = np.sqrt(sylvian**2 + np.maximum(-hull - 24, 0) ** 2)
     depth = np.minimum(-hull, fissure - 0.5)
-    sulci = _sulci(frame, smooth_min(-hull, fissure - 0.5, 16), depth, rng)
+    sulci = _sulci(frame, smooth_min(-hull, fissure - 0.5, 24), depth, np.sign(points[0]), rng)
     sulcus = np.minimum(sulci, sylvian - 0.4)
-    gap = 0.25 + 0.9 * np.exp(-np.maximum(depth, 0) / 4)  # sulci open towards the surface
+    gap = 0.2 + 0.7 * np.exp(-np.maximum(depth, 0) / 4)  # sulci open towards the surface
     pial = -np.minimum(depth, sulcus - gap)
-    thickness = 2.5 + 0.35 * smooth_noise(frame, 8, rng)
+    thickness = 2.3 + 0.3 * smooth_noise(frame, 8, rng)
     return {"mask": mask, "cerebrum": pial, "thickness": thickness, "depth": depth, "core": core,
             "sulci": sulci, "cerebellum": cerebellum, "stem": stem}  # fmt: skip
 
 
-def _sulci(frame, outward, depth, rng):
+def _sulci(frame, outward, depth, side, rng):
     """Distance to the sulcal sheets: zero surfaces of a random field, of limited depth.
 
     The field is read at the nearest point of the brain's surface, so that its zero surfaces stand
@@ -239,6 +240,7 @@ def _sulci(frame, outward, depth, rng):
 
     Args:
         frame: grid; outward: depth that is smooth across edges of the hull [mm]; depth [mm].
+        side: −1 in the left hemisphere, 1 in the right.
         rng: numpy Generator.
     """
     normal = np.stack([np.gradient(outward, a, axis=i) for i, a in enumerate(frame.axes)])
@@ -246,11 +248,19 @@ def _sulci(frame, outward, depth, rng):
     # A tenth of the depth stays in, and a slow swirl: sheets lean and curve as they go down.
     normal *= np.clip(outward, -2, 24) * (0.9 + 0.12 * smooth_noise(frame, 9, rng))
     nearest = np.stack(np.meshgrid(*frame.axes, indexing="ij")).astype(np.float32) - normal
-    field = ring_noise(rng.uniform(19, 23), rng)(nearest)
-    steps = [np.gradient(field, a, axis=i) for i, a in enumerate(frame.axes)]
-    slope = np.sqrt(sum(s * s for s in steps)) + np.float32(0.02)
-    limit = np.clip(15 + 5 * smooth_noise(frame, 9, rng), 3, 25)
-    return np.sqrt((field / slope) ** 2 + np.maximum(depth - limit, 0) ** 2)
+    nearest[0] += 50 * side  # the two walls of the fissure are close, but fold differently
+    wavelength = rng.uniform(21, 26)
+    field = ring_noise(wavelength, rng, spread=0.3)(nearest)
+    slope = sum(np.gradient(field, a, axis=i) ** 2 for i, a in enumerate(frame.axes))
+    # Local wave number, for the distance to the zeros of a wave: atan(k|f|/|∇f|)/k.
+    size = [max(1, int(9 / (a[1] - a[0]))) for a in frame.axes]
+    power = ndimage.uniform_filter(field * field, size) + np.float32(0.05)
+    wave = np.sqrt(ndimage.uniform_filter(slope, size) / power) + np.float32(0.05)
+    distance = np.arctan2(wave * np.abs(field), np.sqrt(slope)) / wave
+    # Where the hull bends, rays converge: sulci stop before they crowd.
+    crowded = np.maximum(wave * np.float32(wavelength / (2 * np.pi)) - 1.65, 0)
+    limit = np.clip(18 + 5 * smooth_noise(frame, 9, rng), 3, 26)
+    return np.sqrt(distance**2 + np.maximum(depth - limit, 0) ** 2 + (8 * crowded) ** 2)
 
 
 def _blank_canvas(frame, rng):
@@ -268,11 +278,14 @@ def _blank_canvas(frame, rng):
 def _paint_cortex(canvas, surfaces):
     """Grey ribbon on white matter."""
     pial, edge = surfaces["cerebrum"], canvas.frame.edge
-    canvas.paint("grey_matter", occupancy(pial, edge))
+    # Iron peaks in the middle of the ribbon.
+    layer = np.sin(np.pi * np.clip(-pial / surfaces["thickness"], 0, 1)) - 0.6
+    grey = canvas.values["grey_matter"][0] + np.float32(0.014) * layer
+    canvas.paint("grey_matter", occupancy(pial, edge), chi=grey)
     canvas.paint("white_matter", occupancy(pial + surfaces["thickness"], edge * 1.3))
     # Myelin is denser in the depth than under the cortex.
     deep = np.clip((-pial - surfaces["thickness"]) / 9, 0, 1)
-    canvas.chi += np.float32(DEEP_WHITE) * (deep - 0.4) * (canvas.labels == LABELS["white_matter"])
+    canvas.chi += np.float32(DEEP_WHITE) * (deep - 0.5) * (canvas.labels == LABELS["white_matter"])
 
 
 def _paint_cerebellum(canvas, points, surfaces, rng):
@@ -281,8 +294,9 @@ def _paint_cerebellum(canvas, points, surfaces, rng):
     box = frame.box((-62, -110, -80), (62, -22, 0))
     local, (x, y, z) = frame.crop(box), points[(slice(None), *box)]
     surface = surfaces["cerebellum"][box]
-    arc = np.hypot(y + 46, z + 32) + 4
-    phase = 18 * np.arctan2(z + 32, -(y + 46)) + 0.05 * np.abs(x)
+    bowed = y + 46 + 0.007 * x * x  # lamellae curve around the stem
+    arc = np.hypot(bowed, z + 32) + 4
+    phase = 18 * np.arctan2(z + 32, -bowed)
     phase += 1.8 * smooth_noise(local, 9, rng) + 0.8 * smooth_noise(local, 3.5, rng)
     folia = np.abs(np.sin(phase)) * arc / 18
     folia = np.sqrt(folia**2 + np.maximum(-surface - 11, 0) ** 2)
@@ -321,7 +335,8 @@ def _paint_core(canvas, points, surfaces, rng):
     for *centre, a, b, c in middle:
         radii = np.array([a * swell, b, c])
         box = canvas.frame.box(np.array(centre) - radii - 4, np.array(centre) + radii + 4)
-        canvas.paint("csf", occupancy(ellipsoid(points[(slice(None), *box)], centre, radii), edge), box)
+        surface = ellipsoid(points[(slice(None), *box)], centre, radii)
+        canvas.paint("csf", occupancy(surface, edge), box)
     aqueduct = np.array([(0, -28, -5, 1.2), (0, -37, -20, 1.2), (0, -42, -28, 2.0)])
     _paint_tube(canvas, points, ("csf", None), aqueduct)
 
@@ -370,24 +385,24 @@ def _paint_tube(canvas, points, tissue, path, blur=0.0):
 def _add_texture(canvas, points, rng):
     """Smooth variation inside the tissues, three scales, and streaks in white matter."""
     frame = canvas.frame
-    noise = sum(w * smooth_noise(frame, s, rng) for s, w in ((9, 0.6), (3, 0.6), (1.3, 0.53)))
+    noise = sum(w * smooth_noise(frame, s, rng) for s, w in ((9, 0.5), (3, 0.6), (1.3, 0.62)))
     spread = np.zeros(256, np.float32)
     for name, value in canvas.values.items():
         spread[LABELS[name]] = value[2]
     noise *= spread[canvas.labels]
     canvas.chi += noise
     canvas.r2star *= 1 + np.clip(4 * noise, -0.2, 0.2)
-    canvas.chi += np.float32(0.008) * _fibres(frame, points, rng) * (
+    canvas.chi += np.float32(0.007) * _fibres(frame, points, rng) * (
         canvas.labels == LABELS["white_matter"]
     )
 
 
 def _fibres(frame, points, rng):
-    """Streaks of standard deviation 1: a fan from the core to the gyri, and tracts that run along y."""
+    """Streaks of standard deviation 1: a fan from the core to the gyri, and tracts along y."""
     x, y, z = points
     root = np.stack([14 * np.sign(x), np.clip(0.7 * (y + 10), -40, 30) - 10, 0 * z + 10])
     ray = points - root
-    ray *= 0.15 + 0.85 * 36 / np.maximum(np.sqrt((ray * ray).sum(0)), 8)
+    ray *= 0.15 + 0.85 * 36 / np.maximum(np.sqrt((ray * ray).sum(0)), 15)
     fan = value_noise(3.5, rng)(root * 0.8 + ray)
     along = value_noise(3.0, rng)(points * np.array((1, 0.18, 1), np.float32)[:, None, None, None])
     share = 1 / (1 + np.exp(-1.5 * smooth_noise(frame, 12, rng)))
@@ -398,8 +413,9 @@ def _fibres(frame, points, rng):
 def _paint_lesions(canvas, points, surfaces, rng, kinds):
     """Haemorrhage and calcifications, somewhere deep enough in the white matter."""
     deep = np.flatnonzero((canvas.labels == LABELS["white_matter"]) & (surfaces["depth"] > 9))
-    jobs = [("haemorrhage", (0.5, 2.0), (3.5, 9.0))] * int(kinds[0])
-    jobs += [("calcification", (-3.0, -1.0), (1.8, 4.5))] * (int(rng.integers(1, 4)) * int(kinds[1]))
+    number = int(rng.integers(1, 4))
+    jobs = [("haemorrhage", (0.5, 2.0), (3.5, 9.0))] * bool(kinds[0])
+    jobs += [("calcification", (-3.0, -1.0), (1.8, 4.5))] * (number * bool(kinds[1]))
     for tissue, chi, radius in jobs:
         place = deep[int(rng.uniform() * len(deep))]
         centre = points.reshape(3, -1)[:, place].astype(float)

@@ -79,7 +79,8 @@ def smooth_noise(frame: Frame, length, rng):
         bases.append(basis / np.maximum(np.linalg.norm(basis, axis=1, keepdims=True), 1e-6))
     lattice = rng.standard_normal([b.shape[1] for b in bases], np.float32)
     field = np.tensordot(bases[0], lattice, 1)
-    return np.matmul(bases[1], field) @ bases[2].T
+    field = np.matmul(bases[1], field)
+    return (field.reshape(-1, field.shape[2]) @ bases[2].T).reshape(frame.shape)
 
 
 def ring_noise(wavelength: float, rng, spread: float = 0.22, step: float = 2.0):

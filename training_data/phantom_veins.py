@@ -11,7 +11,7 @@ from training_data.phantom_fields import occupancy, ring_noise, smooth_noise
 
 # (x, y, z, radius) along the vein [mm]; those off the midline have a twin on the other side
 MIDLINE = (
-    np.array([(0, -42, 6, 1.7), (0, -48, 8, 1.9), (0, -62, 6, 1.9), (0, -82, -4, 2.0)]),  # straight
+    np.array([(0, -42, 6, 1.4), (0, -48, 8, 1.4), (0, -62, 6, 1.3), (0, -82, -4, 1.3)]),  # straight
     np.array([(0, 22, 32, 0.6), (0, 0, 38, 0.8), (0, -22, 37, 0.9), (0, -40, 26, 1.1),
               (0, -48, 10, 1.3)]),  # inferior sagittal
 )  # fmt: skip
@@ -85,7 +85,7 @@ def _surface_veins(rng):
     arch = np.stack([np.zeros(14), np.cos(angles), np.sin(angles)], 1)
     spots = _on_hull(arch, 0.985)
     spots[:, 0] += rng.normal(0, 0.5, 14)
-    veins = [np.column_stack([spots, np.linspace(0.6, 1.9, 14) * np.exp(rng.normal(0, 0.15))])]
+    veins = [np.column_stack([spots, np.linspace(0.5, 1.5, 14) * np.exp(rng.normal(0, 0.15))])]
     for _ in range(rng.integers(26, 44)):
         angle, side = rng.uniform(0.5, 2.9), rng.choice((-1, 1))
         tilt = np.linspace(0, rng.uniform(0.3, 1.3), 7)
@@ -93,13 +93,13 @@ def _surface_veins(rng):
         ray = np.stack([side * np.sin(tilt), np.cos(turn) * np.cos(tilt),
                         np.sin(turn) * np.cos(tilt)], 1)  # fmt: skip
         spots = _on_hull(ray, 0.98) + rng.normal(0, 0.5, (7, 3))
-        veins.append(np.column_stack([spots, rng.uniform(0.6, 1.4) * np.linspace(1, 0.5, 7)]))
+        veins.append(np.column_stack([spots, rng.uniform(0.35, 0.95) * np.linspace(1, 0.5, 7)]))
     veins += [_branch(v, rng) for v in veins[1:] for _ in range(2)]
     return veins
 
 
 def _on_hull(ray, depth):
-    """Points on the upper hull of phantom.py in given directions, at a share `depth` of the radius."""
+    """Points on the upper hull of phantom.py, at a share `depth` of the radius along rays."""
     radius = (np.abs(ray / np.array([67, 87, 62])) ** 2.3).sum(1) ** (-1 / 2.3)
     spots = ray * radius[:, None] * depth + np.array([0, -17, 12])
     spots[:, 0] /= 1 + 0.0013 * (spots[:, 1] + 22) + 0.0010 * (spots[:, 2] - 10)
@@ -115,8 +115,8 @@ def _drawn(frame, points, paths):
     target = dense[:, :3].T
     index = (to_grid @ (target - frame.origin[:, None]) - start[:, None]) / steps[:, None]
     for _ in range(3):  # the anatomy is warped: walk to the voxel whose head coordinates are these
-        here = np.stack([ndimage.map_coordinates(p, index, order=1, mode="nearest") for p in points])
-        index += to_grid @ (target - here) / steps[:, None]
+        here = [ndimage.map_coordinates(p, index, order=1, mode="nearest") for p in points]
+        index += to_grid @ (target - np.stack(here)) / steps[:, None]
     share = np.zeros(frame.shape, np.float32)
     reach = np.ceil((dense[:, 3] + 0.5 * frame.edge)[:, None] / steps).astype(int).max(1)
     for r in np.unique(reach):
