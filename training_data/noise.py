@@ -112,7 +112,7 @@ def estimate_noise(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> float:
     return float(np.median(rms))
 
 
-def _smooth(shape, rng, scale: float):
+def smooth_noise(shape, rng, scale: float):
     """Periodic Gaussian random field of unit variance, smoothed by a Gaussian of `scale` voxels."""
     noise = rng.standard_normal(shape, np.float32)
     k = [np.fft.fftfreq(n).astype(np.float32) for n in shape]
@@ -124,7 +124,7 @@ def _smooth(shape, rng, scale: float):
 
 def _local_shift(chi, mask, rng):
     """Frequency shift that stays in its voxel: a smoothly varying share of χ's own contrast."""
-    return chi * (1 + 0.5 * _smooth(mask.shape, rng, 12))
+    return chi * (1 + 0.5 * smooth_noise(mask.shape, rng, 12))
 
 
 def _tensor_field(chi, mask, voxel_size, rng):
@@ -134,8 +134,8 @@ def _tensor_field(chi, mask, voxel_size, rng):
     """
     out = np.zeros(mask.shape, np.float32)
     for axis in range(2):
-        tissue = (chi + 0.03 * _smooth(mask.shape, rng, rng.uniform(1, 3))) * mask
-        source = tissue * _smooth(mask.shape, rng, rng.uniform(4, 10))
+        tissue = (chi + 0.03 * smooth_noise(mask.shape, rng, rng.uniform(1, 3))) * mask
+        source = tissue * smooth_noise(mask.shape, rng, rng.uniform(4, 10))
         tilt = np.eye(3)[axis]
         plus = forward_field(source, voxel_size, tilt + (0, 0, 1), pad=False)
         out += plus - forward_field(source, voxel_size, (0, 0, 1) - tilt, pad=False)
@@ -146,7 +146,7 @@ def _background_remnant(mask, voxel_size, rng):
     """Harmonic field of random sources outside the brain, strongest at its edge."""
     outside = ~ndimage.binary_dilation(mask, iterations=2)
     shell = outside & ndimage.binary_dilation(mask, iterations=8)
-    source = np.where(shell, _smooth(mask.shape, rng, 3), 0).astype(np.float32)
+    source = np.where(shell, smooth_noise(mask.shape, rng, 3), 0).astype(np.float32)
     return forward_field(source, voxel_size, pad=False)
 
 
@@ -154,5 +154,5 @@ def _colored(mask, rng):
     """Noise with power at all scales, as interpolation, motion and unwrapping leave it."""
     out = np.zeros(mask.shape, np.float32)
     for scale in (1, 2, 4, 8):
-        out += rng.uniform(0, 1) * _smooth(mask.shape, rng, scale)
+        out += rng.uniform(0, 1) * smooth_noise(mask.shape, rng, scale)
     return out

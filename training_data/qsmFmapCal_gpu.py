@@ -16,7 +16,7 @@ from configs import run_step, save_config
 from training_data.backend import to_device, to_host
 from training_data.dipole import forward_field
 from training_data.nifti import write_volume
-from training_data.noise import add_complex_noise, add_model_errors
+from training_data.noise import add_complex_noise, add_model_errors, smooth_noise
 from training_data.samples import FIELD_FILE, read_sample, sample_folders
 from training_data.volume import bounding_box
 
@@ -47,7 +47,7 @@ def field_of_map(folder: Path, config: dict):
     if config["noise_ppm"]:
         low, high = np.log(config["noise_ppm"])
         # Signal falls where χ is high (T2* shortening) and drifts with the receive coils.
-        magnitude = np.exp(-np.abs(chi.data) / 0.5)
+        magnitude = np.exp(-np.abs(chi.data) / 0.5 + 0.2 * smooth_noise(mask.shape, rng, 12))
         field = add_complex_noise(field, mask, magnitude, np.exp(rng.uniform(low, high)), rng)
     return field * mask, chi
 

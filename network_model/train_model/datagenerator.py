@@ -1,0 +1,172 @@
+"""Batches of training: source patches from step 3's file, target crops of one real scan.
+
+Batch `i` of epoch `e` depends on (seed, e, i) alone, so that a run that was killed goes on with the
+data it would have had.
+"""
+
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+
+from network_model.scaling import CHI_SCALE, FIELD_SCALE, network_input
+from training_data.channels import extra_channels, make_channels
+from training_data.volume import bounding_box, crop_pad
+
+
+class PatchFile:
+    """Step 3's file: patches as network input, mask and label.
+
+    Args:
+        path: HDF5 file.
+        inputs: channels of the network, in order.
+
+    Raises:
+        ValueError: the file is missing or unreadable, or lacks a channel.
+    """
+
+    def __init__(self, path, inputs):
+        self.path, self.inputs = Path(path), list(inputs)
+        if not self.path.is_file():
+            raise ValueError(f"{path}: no such file; run step 3 first, or set datasets_path")
+        try:
+            self.file = h5py.File(self.path)
+            stored = extra_channels(self.file.attrs["inputs"])
+            self.samples = self.file["sample"][:]
+            self.shape = self.file["chi"].shape[1:]
+        except (OSError, KeyError) as error:
+            raise ValueError(
+                f"{path}: not a patch file of step 3 ({error}); run it again"
+            ) from error
+        missing = [n for n in extra_channels(self.inputs) if n not in stored]
+        if missing:
+            raise ValueError(
+                f"{path}: lacks the channels {', '.join(missing)}; run step 3 with inputs={self.inputs}"
+            )
+        self.stored = stored
+
+    def read(self, index: int):
+        """Patch `index`: network input (x, y, z, C), mask and label (x, y, z, 1), network units."""
+        mask = self.file["mask"][index].astype(np.float32)
+        channels = {"mask": mask}
+        if "field" in self.inputs:
+            channels["field"] = self.file["field"][index]
+        if self.stored:
+            extra = self.file["extra"][index]
+            channels |= {name: extra[..., i] for i, name in enumerate(self.stored)}
+        label = self.file["chi"][index].astype(np.float32) * CHI_SCALE
+        return network_input(channels, self.inputs), mask[..., None], label[..., None]
+
+    def split(self, share: float, seed: int):
+        """Indices of training and validation patches; whole maps go to one side or the other.
+
+        Raises:
+            ValueError: fewer than two maps, so that no map can be kept for validation.
+        """
+        names = np.unique(self.samples)
+        if len(names) < 2:
+            raise ValueError(
+                f"{self.path}: {len(names)} map; training needs 2 or more: set number in step 1"
+            )
+        order = np.random.default_rng([seed, 4]).permutation(names)
+        kept = order[: max(1, round(share * len(names)))]
+        held = np.isin(self.samples, kept)
+        return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+class TargetCrops:
+    """Crops of one real scan: field, mask, magnitude weight, and the network's channels.
+
+    Args:
+        subject: as `load_subject` returns it.
+        inputs: channels of the network.
+        patch: crop size (x, y, z).
+        rule: "2020": the box centred in x and y, random in z; "random": random in all three.
+
+    Raises:
+        ValueError: unknown rule.
+    """
+
+    def __init__(self, subject, inputs, patch, rule: str):
+        if rule not in ("2020", "random"):
+            raise ValueError(f"target_crop {rule!r}: expected '2020' or 'random'")
+        geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
+        channels = make_channels(*geometry, inputs)
+        box = bounding_box(subject.mask)
+        mask = subject.mask.astype(np.float32)
+        truth = np.stack([subject.field * mask * FIELD_SCALE, subject.weight * mask, mask], -1)
+        self.x = crop_pad(network_input(channels, inputs), box, patch)
+        self.truth = crop_pad(truth, box, patch)
+        self.patch, self.rule = patch, rule
+
+    def draw(self, rng):
+        """A crop: network input (x, y, z, C), mask (x, y, z, 1), [100·field, W, mask]."""
+        room = [n - p for n, p in zip(self.truth.shape, self.patch, strict=False)]
+        corner = [r // 2 for r in room]
+        free = (2,) if self.rule == "2020" else (0, 1, 2)
+        for axis in free:
+            corner[axis] = int(rng.integers(0, room[axis] + 1))
+        at = tuple(slice(c, c + p) for c, p in zip(corner, self.patch, strict=True))
+        return self.x[at], self.truth[at][..., 2:], self.truth[at]
+
+
+def flip_all(arrays, rng, isotropic_plane: bool = True):
+    """Random flips of x, y, z and exchange of x and y, the same for every array (x, y, z, C)."""
+    flips = tuple(axis for axis in range(3) if rng.random() < 0.5)
+    swap = rng.random() < 0.5 and isotropic_plane
+    out = [np.flip(a, flips) for a in arrays]
+    return [np.swapaxes(a, 0, 1) if swap else a for a in out]
+
+
+class DataGenerator(keras.utils.PyDataset):
+    """Batches of source patches and, where there is a target, as many crops of it.
+
+    Args:
+        patches: PatchFile; indices: which of its patches.
+        config: step 4's configuration.
+        target: TargetCrops or None.
+        epoch: number of the epoch; a negative one marks validation (fixed order, no augmentation).
+        steps: batches; 0: through all indices once.
+    """
+
+    def __init__(self, patches, indices, config: dict, target=None, epoch: int = 0):
+        super().__init__(workers=1, use_multiprocessing=False)
+        self.patches, self.target = patches, target
+        self.training = epoch >= 0
+        self.key = [config["seed"], 5, max(epoch, 0), int(self.training)]
+        self.augment = config["augment"] and self.training
+        self.batch = config["batch_size"]
+        steps = config["steps_per_epoch" if self.training else "validation_steps"]
+        self.indices = _ordered(indices, self.batch * steps, self.key if self.training else None)
+        self.square = patches.shape[0] == patches.shape[1]
+
+    def __len__(self):
+        return -(-len(self.indices) // self.batch)
+
+    def __getitem__(self, i: int):
+        rng = np.random.default_rng([*self.key, i])
+        chosen = self.indices[i * self.batch : (i + 1) * self.batch]
+        x, mask, label = zip(*(self._patch(index, rng) for index in chosen), strict=True)
+        inputs = {"source_x": np.stack(x), "source_mask": np.stack(mask)}
+        truth = {"source_chi": np.stack(label)}
+        if self.target is not None:
+            crops = [self.target.draw(rng) for _ in chosen]
+            x, mask, target = (np.stack(part) for part in zip(*crops, strict=True))
+            inputs |= {"target_x": x, "target_mask": mask}
+            truth |= {"target_field": target, "target_chi": target}
+        return inputs, truth
+
+    def _patch(self, index, rng):
+        arrays = self.patches.read(index)
+        return flip_all(arrays, rng, self.square) if self.augment else arrays
+
+
+def _ordered(indices, count: int, key):
+    """Indices in a random order by `key` (as they are without one), cut or repeated to `count`."""
+    count = count or len(indices)
+    if key is None:
+        return np.asarray(indices)[:count]
+    rng = np.random.default_rng(key)
+    rounds = [rng.permutation(indices) for _ in range(-(-count // len(indices)))]
+    return np.concatenate(rounds)[:count]
