@@ -5,6 +5,8 @@ mm, volumes (X, Y, Z). The elastic transform follows Simard 2003 (doi:10.1109/IC
 the formulas and chances the QSMInvNet release of 2020.
 """
 
+import math
+
 import numpy as np
 from scipy import ndimage
 
@@ -188,7 +190,7 @@ def adjust_contrast(x, kind: str, c: float, k: float = 0.5):
         return s * (share**c - 0.5**c)
     if kind == "sigmoid":
         gain = c + 4
-        return s / (1 + np.exp(gain * (k - share))) - s / (1 + np.exp(gain * (k - 0.5)))
+        return s / (1 + np.exp(gain * (k - share))) - s / (1 + math.exp(gain * (k - 0.5)))
     raise ValueError(f"contrast {kind!r}: expected one of {', '.join(CONTRASTS)}")
 
 
@@ -271,7 +273,7 @@ def add_veins(chi, mask, voxel_size, rng, count: int) -> list[dict]:
         hit = np.nonzero((cover > 0) & mask)
         # The vein replaces the tissue it fills, instead of adding to it.
         chi[hit] += cover[hit] * (np.float32(value) - chi[hit])
-        drawn.append({"start": start, "radius_mm": radius, "ppm": value, "length_mm": length})
+        drawn.append({"centre": start, "radius_mm": radius, "ppm": value, "length_mm": length})
     return drawn
 
 

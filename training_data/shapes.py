@@ -90,8 +90,10 @@ def tube(shape, path, radius: float, voxel_size=(1.0, 1.0, 1.0)):
     path = np.asarray(path, float)
     index = np.rint(path).astype(int)[:, None] + offsets
     distance = np.linalg.norm((index - path[:, None]) * voxel_size, axis=-1)
-    # The edge is a ramp one voxel wide; a tube thinner than a voxel fills only πr² of it.
-    cover = np.clip((radius - distance) / edge + 0.5, 0, 1) * min(1, np.pi * (radius / edge) ** 2)
+    # The edge is a ramp one voxel wide, whose cross-section sums to π(ramp² + edge²/12); ramp is
+    # chosen so that this is πr². The thinnest ramp, edge/2, is a cone of πedge²/3: scaled for less.
+    ramp = np.sqrt(max(radius**2 - edge**2 / 12, edge**2 / 4))
+    cover = np.clip((ramp - distance) / edge + 0.5, 0, 1) * min(1, 3 * (radius / edge) ** 2)
     inside = ((index >= 0) & (index < np.asarray(shape))).all(-1) & (cover > 0)
     out = np.zeros(shape, np.float32)
     np.maximum.at(out, tuple(index[inside].T), cover[inside].astype(np.float32))

@@ -125,6 +125,9 @@ def make_sample(config: dict, source: Volume | None, index: int) -> SyntheticMap
     box = bounding_box(mask)
     out, out_mask = np.zeros(chi.shape, np.float32), np.zeros(chi.shape, bool)
     out[box], out_mask[box] = _change(config, chi[box], mask[box], voxel_size, rngs, record)
+    for drawn in record["sources"] + record.get("veins", []):
+        if "centre" in drawn:  # from indices in the box to indices in the volume
+            drawn["centre"] = [i + s.start for i, s in zip(drawn["centre"], box, strict=True)]
     header = source.header if source is not None else None
     return SyntheticMap(Volume(out, affine, tuple(voxel_size), header), out_mask, record)
 

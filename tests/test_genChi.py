@@ -1,0 +1,247 @@
+"""Step 1 as a script: same seed same bytes, resume, options, bad input."""
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from configs import load_config
+from training_data import genChi
+from training_data.nifti import b0_direction, read_mask, read_volume, write_volume
+from training_data.shapes import ellipsoid
+
+SHAPE, VOXEL = (34, 40, 29), (4.0, 3.5, 5.0)
+AFFINE = np.array([[-4.0, 0, 0, 60], [0, 3.3, -1.7, -70], [0, 1.2, 4.7, -50], [0, 0, 0, 1]])
+FILES = ("suscp.nii.gz", "Mask.nii.gz", "sample.json")
+
+
+@pytest.fixture(scope="module")
+def chi_file(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    mask = ellipsoid(SHAPE, (16, 20, 14), (14, 17, 12))
+    chi = rng.normal(0, 0.03, SHAPE).astype(np.float32) * mask
+    chi[16, 20, 14] = 0  # a zero in the brain must not become a hole in the mask
+    path = tmp_path_factory.mktemp("source") / "chi.nii.gz"
+    write_volume(path, chi, affine=AFFINE)
+    write_volume(path.with_name("mask.nii.gz"), mask, affine=AFFINE)
+    return path
+
+
+@pytest.fixture
+def run(chi_file, tmp_path):
+    def run_step1(folder="out", **changed):
+        config = load_config("step1_genChi", []) | {
+            "chiFile": str(chi_file),
+            "maskFile": str(chi_file.with_name("mask.nii.gz")),
+            "dstFolder": str(tmp_path / folder),
+            "number": 4,
+            "erosionRadius": 4.0,
+            "positiveChance": 0.5,
+            "negativeChance": 0.5,
+        }
+        genChi.main(config | changed)
+        return tmp_path / folder
+
+    return run_step1
+
+
+def digests(folder, names=FILES):
+    return {
+        f"{p.parent.name}/{p.name}": hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.glob("map_*/*"))
+        if p.name in names
+    }
+
+
+def test_files_grid_and_record(run, chi_file):
+    folder = run()
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "config.json", "map_0000", "map_0001", "map_0002", "map_0003",
+    ]  # fmt: skip
+    source = read_volume(chi_file)
+    for index, sample in enumerate(sorted(folder.glob("map_*"))):
+        assert sorted(p.name for p in sample.iterdir()) == sorted(FILES)
+        chi = read_volume(sample / "suscp.nii.gz")
+        mask, _ = read_mask(sample / "Mask.nii.gz", like=chi)
+        np.testing.assert_allclose(chi.affine, source.affine, atol=1e-5)
+        assert chi.data.shape == SHAPE
+        assert not chi.data[~mask].any()
+        assert mask.sum() > 500
+        record = json.loads((sample / "sample.json").read_text())
+        assert (record["seed"], record["index"], record["kind"]) == (0, index, "chi_map")
+        np.testing.assert_allclose(record["b0_dir"], b0_direction(AFFINE), atol=1e-6)
+        np.testing.assert_allclose(record["voxel_size"], source.voxel_size, rtol=1e-6)
+    assert json.loads((folder / "config.json").read_text())["number"] == 4
+
+
+def test_sources_of_the_record_are_in_the_map(run):
+    folder = run(number=6, contrasts=["none"], sourceShapes={"sphere": 1.0}, sourceAxes=(4, 9))
+    for sample in folder.glob("map_*"):
+        chi = read_volume(sample / "suscp.nii.gz").data
+        sources = json.loads((sample / "sample.json").read_text())["sources"]
+        signs = {np.sign(s["ppm"]) for s in sources}
+        assert len(sources) == (4 if signs == {1.0} else 2)
+        for source in sources:
+            assert abs(abs(source["ppm"]) - 2) < 0.6
+            value = chi[tuple(source["centre"])] * np.sign(source["ppm"])
+            assert value > 1.2  # values add where sources overlap, so never less than one of them
+
+
+def test_same_seed_same_bytes_alone_or_in_a_run(run):
+    whole = digests(run())
+    assert len(whole) == 12
+    assert digests(run("again")) == whole
+    alone = digests(run("alone", first=3, number=1))
+    assert alone == {k: v for k, v in whole.items() if k.startswith("map_0003")}
+    other = digests(run("other", seed=1))
+    assert other["map_0000/suscp.nii.gz"] != whole["map_0000/suscp.nii.gz"]
+    assert whole["map_0000/suscp.nii.gz"] != whole["map_0001/suscp.nii.gz"]
+
+
+def test_resume_after_a_kill_and_extension(run):
+    folder = run()
+    whole = digests(folder)
+    shutil.rmtree(folder / "map_0001")
+    (folder / "map_0002" / "Mask.nii.gz").unlink()
+    (folder / "map_0002" / "fmap_suscp.nii.gz").write_bytes(b"of step 2")
+    half = folder / ".map_0001.tmp"
+    half.mkdir()
+    (half / "suscp.nii.gz").write_bytes(b"half a file")
+    kept = (folder / "map_0000" / "suscp.nii.gz").stat().st_mtime_ns
+    run(number=5)
+    assert (folder / "map_0000" / "suscp.nii.gz").stat().st_mtime_ns == kept
+    assert {k: v for k, v in digests(folder).items() if "map_0004" not in k} == whole
+    assert (folder / "map_0002" / "fmap_suscp.nii.gz").read_bytes() == b"of step 2"
+    assert (folder / "map_0004" / "sample.json").is_file()
+    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+
+
+def test_kill_while_writing_leaves_no_map(run, monkeypatch):
+    write = genChi.write_volume
+
+    def killed_at_the_mask(path, *args, **kwargs):
+        if path.name == "Mask.nii.gz":
+            raise KeyboardInterrupt
+        write(path, *args, **kwargs)
+
+    monkeypatch.setattr(genChi, "write_volume", killed_at_the_mask)
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", number=1)
+    monkeypatch.undo()
+    assert digests(run("killed", number=1)) == digests(run("whole", number=1))
+
+
+def test_another_config_in_the_same_folder_is_refused(run):
+    run(number=1)
+    with pytest.raises(ValueError, match=r"elasticAlpha=2\.0, now elasticAlpha=1\.0"):
+        run(number=1, elasticAlpha=1.0)
+
+
+def test_a_failing_map_is_named_and_the_others_are_made(run, monkeypatch, capsys):
+    make = genChi.make_sample
+
+    def fails_at_two(config, source, index):
+        if index == 2:
+            raise ValueError("nothing is left of the brain")
+        return make(config, source, index)
+
+    monkeypatch.setattr(genChi, "make_sample", fails_at_two)
+    with pytest.raises(ValueError, match="1 of 4 maps failed: map_0002"):
+        run("failing")
+    assert "nothing is left" in capsys.readouterr().out
+    folder = run("failing", number=2)
+    assert sorted(p.name for p in folder.glob("map_*")) == ["map_0000", "map_0001", "map_0003"]
+
+
+def test_an_option_leaves_the_other_stages_as_they_were(run):
+    plain, tilted = run("plain"), run("tilted", tilt_deg=40.0)
+    for sample in sorted(plain.glob("map_*")):
+        twin = tilted / sample.name
+        assert (sample / "suscp.nii.gz").read_bytes() == (twin / "suscp.nii.gz").read_bytes()
+        straight, turned = (
+            json.loads((s / "sample.json").read_text())["b0_dir"] for s in (sample, twin)
+        )
+        assert np.degrees(np.arccos(np.dot(straight, turned))) <= 40.001
+    veins = run("veins", veins=9)
+    changed = read_volume(veins / "map_0001" / "suscp.nii.gz").data
+    same = read_volume(plain / "map_0001" / "suscp.nii.gz").data
+    assert (changed != same).any()
+    assert (changed == same).mean() > 0.8
+
+
+def test_every_option_at_once(run, chi_file):
+    folder = run(
+        number=6, elastic="3d", flips=True, veins=6, maskErosion=1, maskHoles=2, tilt_deg=30.0,
+        voxel_size_range=(0.8, 1.3), anisotropicChance=0.5, sourceRange=(0.3, 4.0),
+        sourceShapes={"cuboid": 0.5, "cylinder": 0.5}, elasticAffine=0.05,
+        mixture={"chi_map": 1, "random_labels": 1}, shape=(36, 44, 40),
+    )  # fmt: skip
+    kinds = set()
+    for sample in folder.glob("map_*"):
+        chi = read_volume(sample / "suscp.nii.gz")
+        mask, _ = read_mask(sample / "Mask.nii.gz", like=chi)
+        record = json.loads((sample / "sample.json").read_text())
+        kinds.add(record["kind"])
+        assert chi.data.shape == (SHAPE if record["kind"] == "chi_map" else (36, 44, 40))
+        np.testing.assert_allclose(chi.voxel_size, record["voxel_size"], rtol=1e-5)
+        factors = np.array(record["voxel_size"]) / read_volume(chi_file).voxel_size
+        assert factors[0] == pytest.approx(factors[1], rel=1e-5)
+        assert 0.8 <= factors[0] <= 1.3
+        assert 0.999 <= factors[2] / factors[0] <= 2
+        assert {s["shape"] for s in record["sources"]} <= {"cuboid", "cylinder"}
+        assert all(0.3 <= abs(s["ppm"]) <= 4 for s in record["sources"])
+        assert not chi.data[~mask].any()
+    assert kinds == {"chi_map", "random_labels"}
+
+
+def test_without_a_map_and_from_a_phantom(run):
+    folder = run(
+        number=1, chiFile="/nowhere.nii.gz", mixture={"phantom": 1}, shape=(40, 44, 40),
+        voxelSize=(4.5, 4.5, 4.5),
+    )  # fmt: skip
+    chi = read_volume(folder / "map_0000" / "suscp.nii.gz")
+    np.testing.assert_allclose(chi.voxel_size, 4.5, rtol=1e-6)
+    assert 0.005 < chi.data[chi.data != 0].std() < 0.5
+
+
+def test_mask_defaults_to_where_the_map_is_not_zero(run):
+    with_file = run("with", number=1, elastic="none")
+    without = run("without", number=1, elastic="none", maskFile=None)
+    a, b = (read_mask(f / "map_0000" / "Mask.nii.gz")[0] for f in (with_file, without))
+    assert (a & ~b).sum() > 0  # the one zero voxel
+    assert not (b & ~a).any()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"chiFile": "/nowhere/chi.nii.gz"}, "no such file"),
+        ({"number": 0}, "number"),
+        ({"seed": -1}, "seed"),
+        ({"elastic": "2d"}, "elastic"),
+        ({"contrasts": ["cubic"]}, "contrasts"),
+        ({"sourceShapes": {"cone": 1}}, "source shapes"),
+        ({"sourceAxes": (5, 1)}, "sourceAxes"),
+        ({"sourceRange": (0.3,)}, "sourceRange"),
+        ({"voxel_size_range": (0, 1)}, "voxel_size_range"),
+        ({"positiveChance": 0.9}, "positiveChance"),
+        ({"mixture": {"heads": 1}}, "mixture"),
+        ({"mixture": {"chi_map": 0}}, "mixture"),
+        ({"shape": (40, 40)}, "shape"),
+        ({"erosionRadius": 200.0}, "1 of 1 maps failed"),
+    ],
+)
+def test_bad_input(run, changed, message):
+    with pytest.raises(ValueError, match=message):
+        run(**{"number": 1, **changed})
+
+
+def test_mask_of_another_shape_and_empty_map(run, tmp_path):
+    write_volume(tmp_path / "mask.nii", np.ones((5, 6, 7), bool))
+    with pytest.raises(ValueError, match="shape"):
+        run(maskFile=str(tmp_path / "mask.nii"))
+    write_volume(tmp_path / "zero.nii", np.zeros(SHAPE))
+    with pytest.raises(ValueError, match="all voxels are zero"):
+        run(chiFile=str(tmp_path / "zero.nii"), maskFile=None)
