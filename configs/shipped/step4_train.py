@@ -1,0 +1,26 @@
+"""Step 4 of the shipped network: homogeneous U-Net (no bias, no norm) that corrects a TV inversion.
+
+python network_model/train_model/train.py configs/shipped/step4_train.py
+"""
+
+config = {
+    "run": "shipped",
+    "seed": 20,
+    "inputs": ["field", "mask", "noise", "tikhonov", "tv"],
+    "residual": "tv",
+    "filters": 24,
+    "depth": 4,
+    "norm": "none",
+    "use_bias": False,
+    "source_loss": "l1_rms",
+    "learning_rate": 6e-4,
+    "schedule": "linear",
+    "clipnorm": 1.0,
+    "batch_size": 2,
+    "steps_per_epoch": 200,
+    "validation_steps": 30,
+    "epochs": 30,
+    "patience": 1000,
+    "augment": True,
+    "verbose": 2,
+}
