@@ -1,0 +1,33 @@
+"""Imports Keras without TensorFlow's start-up lines; to be imported before anything that needs it.
+
+TensorFlow logs to standard error before its log levels are read, whatever `TF_CPP_MIN_LOG_LEVEL`
+says, so the file descriptor itself is turned away during the import. Errors are raised as ever.
+"""
+
+import contextlib
+import logging
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@contextlib.contextmanager
+def silent_stderr():
+    """Send file descriptor 2 to nowhere inside the block."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+if "keras" not in sys.modules:
+    with silent_stderr():
+        import keras  # noqa: F401
+    # Its warnings are of retraced graphs and of the FFT's gradient: nothing that a user can act on.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -1,0 +1,50 @@
+"""JSON sidecars: what one says of a field, and what the map's own one has to say.
+
+The keys of the map's sidecar are those that the 2024 consensus (Bilgic et al.,
+doi:10.1002/mrm.30006) asks to be reported: tool, version, unit, reference, parameters of each step.
+"""
+
+import json
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from training_data.nifti import SUFFIXES
+
+
+def sidecar_path(path) -> Path:
+    """The JSON file that belongs to a NIfTI file: the same name with another suffix."""
+    path = Path(path)
+    suffix = next((s for s in reversed(SUFFIXES) if path.name.endswith(s)), path.suffix)
+    return path.with_name(path.name.removesuffix(suffix) + ".json")
+
+
+def read_sidecar(path) -> dict:
+    """Content of a NIfTI file's JSON sidecar with its own `path`; empty where there is none.
+
+    Raises:
+        ValueError: the sidecar is not a JSON object.
+    """
+    path = sidecar_path(path)
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); mend or remove it") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return {**content, "path": str(path)}
+
+
+def sidecar_number(sidecar: dict, key: str) -> float | None:
+    """A number of a sidecar; None where it is missing or a list (several echoes have no one TE)."""
+    value = sidecar.get(key)
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def tool_version() -> str:
+    """Version of the installed package."""
+    try:
+        return version("qsminvnet")
+    except PackageNotFoundError:
+        return "unknown"
