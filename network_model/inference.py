@@ -1,0 +1,155 @@
+"""One forward pass of a network over a whole scan, or over overlapping tiles where memory is short.
+
+A tile's border sees zeros where the whole volume has brain. Tiles therefore overlap by the
+network's receptive field (up to `MAX_OVERLAP`), the outer quarter of an overlap is thrown away, and
+the rest is blended with squared cosines that sum to one.
+"""
+
+import itertools
+import math
+
+import keras
+import numpy as np
+
+from network_model.scaling import CHI_SCALE, network_input
+from network_model.unet import grid_multiple
+from training_data.channels import make_channels
+from training_data.volume import bounding_box, crop_pad, padded_shape, uncrop
+
+MAX_OVERLAP = 64  # voxels: the effective receptive field is far smaller than the theoretical one
+# Measured peak of a forward pass on a CPU, in copies of the first level's features.
+FEATURE_COPIES = 9
+BYTES_PER_VALUE = 4
+BASE_GB = 0.9  # Keras, TensorFlow and the libraries
+VOLUME_COPIES = 24  # float32 copies of the whole volume that the input channels need
+GIB = 1024**3
+
+
+def predict(model: keras.Model, spec: dict, subject, memory_gb: float | None = None) -> np.ndarray:
+    """Susceptibility of a scan by one network.
+
+    Args:
+        model: as `load_network` returns it, for the domain "target".
+        spec: its specification.
+        subject: anything with field (X, Y, Z) [ppm], mask, voxel_size [mm] and b0_dir.
+        memory_gb: memory to stay below [GiB]; tiles are used where the whole box needs more.
+            None: no limit.
+
+    Returns:
+        χ, (X, Y, Z) float32 [ppm], zero outside the mask. Any size; nothing is cut off.
+
+    Raises:
+        ValueError: not even the smallest tile fits into the memory.
+    """
+    x, mask, box = network_volume(spec, subject)
+    tile = tile_shape(spec, mask.shape, _budget(memory_gb, subject.mask.size))
+    if keras.backend.backend() == "tensorflow":
+        model.jit_compile = False  # XLA compiles minutes for a shape that is seen once
+    chi = _whole(model, x, mask) if tile == mask.shape else _tiled(model, spec, x, mask, tile)
+    return uncrop(chi / np.float32(CHI_SCALE), box, subject.mask.shape) * subject.mask
+
+
+def network_volume(spec: dict, subject):
+    """A scan's channels cut to the mask's box and padded to the network's multiple.
+
+    Returns:
+        input (X, Y, Z, C) and mask (X, Y, Z) float32 in network units, and the box they are from.
+    """
+    geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
+    channels = make_channels(*geometry, spec["inputs"])
+    box = bounding_box(subject.mask)
+    shape = padded_shape([s.stop - s.start for s in box], grid_multiple(spec))
+    x = network_input({n: crop_pad(c, box, shape) for n, c in channels.items()}, spec["inputs"])
+    return x, crop_pad(subject.mask.astype(np.float32), box, shape), box
+
+
+def receptive_radius(spec: dict) -> int:
+    """Voxels that an output voxel sees to each side."""
+    depth, convs = spec["depth"], spec["convs_per_level"]
+    return convs * (2**depth - 1 + 2 ** (depth - 1) - 1) + 1 + 2 ** (depth - 1) - 1
+
+
+def memory_estimate(spec: dict, shape) -> float:
+    """Memory of a forward pass over a grid [GiB]."""
+    values = math.prod(shape) * spec["filters"] * FEATURE_COPIES
+    return values * BYTES_PER_VALUE / GIB
+
+
+def tile_shape(spec: dict, shape, budget_gb: float) -> tuple[int, ...]:
+    """Largest tile, by halves of the longest axis, whose forward pass fits into the budget.
+
+    Raises:
+        ValueError: the smallest useful tile does not fit.
+    """
+    multiple = grid_multiple(spec)
+    smallest = min(3 * _overlap(spec) // 2, max(shape))
+    tile = tuple(int(n) for n in shape)
+    while memory_estimate(spec, tile) > budget_gb:
+        axis = int(np.argmax(tile))
+        shorter = -(-(tile[axis] * 3 // 4) // multiple) * multiple
+        if shorter < smallest or shorter == tile[axis]:
+            need = memory_estimate(spec, tile) + BASE_GB
+            raise ValueError(
+                f"memory: the smallest tile {'×'.join(map(str, tile))} of this network and the "
+                f"volume need about {need:.1f} GB; allow more"
+            )
+        tile = (*tile[:axis], shorter, *tile[axis + 1 :])
+    return tile
+
+
+def _overlap(spec: dict) -> int:
+    """Overlap of tiles, a multiple of the network's grid so that pooling falls on one lattice."""
+    multiple = grid_multiple(spec)
+    wanted = min(2 * receptive_radius(spec), MAX_OVERLAP)
+    return max(-(-wanted // multiple), 1) * multiple
+
+
+def _budget(memory_gb: float | None, voxels: int) -> float:
+    """Memory left for the network [GiB]."""
+    if memory_gb is None:
+        return math.inf
+    return memory_gb - BASE_GB - VOLUME_COPIES * BYTES_PER_VALUE * voxels / GIB
+
+
+def _whole(model, x, mask) -> np.ndarray:
+    """Output (X, Y, Z) of the network for one grid, in network units."""
+    inputs = {"target_x": x[None], "target_mask": mask[None, ..., None]}
+    return np.asarray(model.predict_on_batch(inputs)["target_chi"], np.float32)[0, ..., 0]
+
+
+def _tiled(model, spec, x, mask, tile) -> np.ndarray:
+    """As `_whole`, over overlapping tiles."""
+    overlap, multiple = _overlap(spec), grid_multiple(spec)
+    starts = [tile_starts(n, t, overlap, multiple) for n, t in zip(mask.shape, tile, strict=True)]
+    total = np.zeros(mask.shape, np.float32)
+    weights = np.zeros(mask.shape, np.float32)
+    for corner in itertools.product(*starts):
+        where = tuple(slice(c, c + t) for c, t in zip(corner, tile, strict=True))
+        if not mask[where].any():
+            continue
+        ramps = [_ramp(c, t, n, overlap) for c, t, n in zip(corner, tile, mask.shape, strict=True)]
+        weight = ramps[0][:, None, None] * ramps[1][:, None] * ramps[2]
+        total[where] += weight * _whole(model, x[where], mask[where])
+        weights[where] += weight
+    return np.where(weights > 0, total / np.maximum(weights, 1e-6), 0)
+
+
+def tile_starts(size: int, tile: int, overlap: int, multiple: int) -> list[int]:
+    """First voxels of tiles that cover an axis, evenly spread, on the network's lattice."""
+    if tile >= size:
+        return [0]
+    count = -(-(size - overlap) // (tile - overlap))
+    spread = np.linspace(0, (size - tile) / multiple, count)
+    return [round(s) * multiple for s in spread]
+
+
+def _ramp(start: int, tile: int, size: int, overlap: int) -> np.ndarray:
+    """Weight of a tile along one axis: one in the middle, falling to zero at inner borders."""
+    distance = np.arange(tile, dtype=np.float32) + 0.5
+    inner = np.full(tile, np.inf, np.float32)
+    if start > 0:
+        inner = np.minimum(inner, distance)
+    if start + tile < size:
+        inner = np.minimum(inner, tile - distance)
+    share = np.clip((inner - overlap / 4) / (overlap / 2), 0, 1)
+    return np.sin(np.pi / 2 * share) ** 2
