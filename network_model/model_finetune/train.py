@@ -1,0 +1,79 @@
+"""Step 5 — fine-tuning of a trained network on one subject.
+
+    python network_model/model_finetune/train.py [file of changed keys] [key=value ...]
+
+Reads the weights of step 4 and a field, mask and optional magnitude of any size, and moves the
+weights until the dipole model explains the field. The map is saved before each round
+(`chi_round00.nii.gz` is the plain network's) and at the end (`chi.nii.gz`), in ppm, on the grid and
+affine of the input. After a kill the same command goes on with the round that was not finished.
+"""
+
+from pathlib import Path
+
+import network_model.quiet  # noqa: F401
+
+# isort: split
+import keras
+from tqdm import tqdm
+
+from configs import run_step, save_config
+from network_model.finetune import METHODS, FineTuner, Tuning, refine_image, write_losses
+from network_model.subject import subject_from_config
+from network_model.unet import file_hash, load_network
+
+TAG = "[5 finetune]"
+
+
+def run_rounds(tuner: FineTuner, config: dict, folder: Path) -> None:
+    """Save the map and do a round of iterations, as often as the config says; resumes."""
+    state, rounds = folder / "state.h5", config["rounds"] if config["iterations"] else 0
+    done = tuner.load(state) if state.is_file() else 0
+    if done:
+        print(f"{TAG} going on after round {done} of {rounds}", flush=True)
+    for number in range(done, rounds):
+        tuner.subject.save(folder / f"chi_round{number:02d}.nii.gz", tuner.chi())
+        bar = tqdm(range(config["iterations"]), desc=f"{TAG} round {number + 1}/{rounds}")
+        for _ in bar:
+            loss, data, variation = tuner.step()
+            bar.set_postfix(loss=f"{loss:.5f}", data=f"{data:.5f}", tv=f"{variation:.4f}")
+        tuner.save(state, number + 1)
+        write_losses(folder, tuner.losses)
+    write_losses(folder, tuner.losses)
+
+
+def main(config: dict) -> None:
+    """Run step 5, from the beginning or from the last finished round."""
+    if config["method"] not in METHODS:
+        raise ValueError(f"method {config['method']!r}: expected one of {', '.join(METHODS)}")
+    if min(config["rounds"], config["iterations"]) < 0:
+        raise ValueError("rounds and iterations: expected whole numbers of at least 0")
+    tuning, folder = Tuning.from_config(config), Path(config["dstFolder"])
+    final = folder / "chi.nii.gz"
+    subject = subject_from_config(config, TAG)
+    model, spec = load_network(config["weightsFile"])
+    # The weights' hash too: a folder of other weights under the same name is not finished.
+    save_config(config | {"weights_sha256": file_hash(config["weightsFile"])}, folder)
+    if final.is_file():
+        print(f"{TAG} finished before: {final}", flush=True)
+        return
+
+    keras.utils.set_random_seed(config["seed"])
+    tuner = FineTuner(model, spec, subject, tuning)
+    shape = "×".join(map(str, subject.mask.shape))
+    print(f"{TAG} {shape} voxels, {model.count_params():,} parameters", flush=True)
+    if config["method"] == "image" or not config["iterations"] * config["rounds"]:
+        subject.save(folder / "chi_round00.nii.gz", tuner.chi())
+    if config["method"] != "image":
+        run_rounds(tuner, config, folder)
+
+    chi = tuner.chi()
+    if config["method"] != "network":
+        subject.save(folder / "chi_network.nii.gz", chi)
+        chi = refine_image(chi, subject)
+    subject.save(final, chi)
+    inside = chi[subject.mask]
+    print(f"{TAG} chi {inside.mean():.4f} ± {inside.std():.4f} ppm in {final}", flush=True)
+
+
+if __name__ == "__main__":
+    run_step("step5_model_finetune", main)
