@@ -5,11 +5,11 @@ y anterior, z superior, AC–PC origin, about MNI space) that a random smooth wa
 change from head to head; the cortex folds along the zero surfaces of a random field of one dominant
 wavelength. Edges share voxels in proportion, as partial volume does.
 
-χ [ppm] of the tissues is that of the in-silico head of the 2019 challenge (Marques 2021,
-doi:10.1002/mrm.28716), which agrees with in vivo averages (Li 2011,
-doi:10.1016/j.neuroimage.2010.11.088; Langkammer 2012, doi:10.1016/j.neuroimage.2012.05.049);
-haemorrhage and calcification are from Chen 2014 (doi:10.1148/radiol.13122640). R2* follows Peters
-2007 (doi:10.1016/j.mri.2007.02.014), who measured it at 1.5, 3 and 7 T.
+χ [ppm] of the tissues is close to that of the in-silico head of the 2019 challenge (Marques 2021,
+doi:10.1002/mrm.28716), which rests on in vivo maps (see also Li 2011, NeuroImage 55:1645); the
+dentate and CSF are lower and putamen a little higher, as COSMOS maps show them. Haemorrhage and
+calcification: Chen 2014, Radiology 270:496. R2* follows Peters 2007 (Magn Reson Imaging 25:748),
+who found that it rises about linearly with B0.
 """
 
 from dataclasses import dataclass
@@ -42,27 +42,27 @@ LABELS = {
 TISSUES = {
     "caudate": (0.046, 0.008, 0.011, 24.0, 0.82),
     "pallidum": (0.131, 0.014, 0.024, 42.0, 0.76),
-    "putamen": (0.044, 0.007, 0.016, 32.0, 0.82),
+    "putamen": (0.050, 0.007, 0.016, 32.0, 0.82),
     "red_nucleus": (0.100, 0.015, 0.016, 36.0, 0.78),
     "dentate": (0.110, 0.015, 0.020, 34.0, 0.78),
     "nigra": (0.111, 0.015, 0.020, 38.0, 0.78),
     "thalamus": (0.020, 0.006, 0.013, 21.0, 0.80),
     "white_matter": (-0.028, 0.003, 0.009, 19.0, 0.82),
-    "grey_matter": (0.018, 0.003, 0.012, 15.0, 0.80),
+    "grey_matter": (0.020, 0.003, 0.012, 15.0, 0.80),
     "csf": (0.014, 0.003, 0.006, 3.0, 0.50),
     "blood": (0.190, 0.020, 0.020, 50.0, 0.85),
     "calcification": (-2.0, 0.0, 0.15, 150.0, 0.35),
     "haemorrhage": (1.1, 0.0, 0.15, 120.0, 0.75),
 }
 IRON = ("caudate", "pallidum", "putamen", "red_nucleus", "dentate", "nigra")
-DEEP_WHITE = -0.024  # χ of deep less that of subcortical white matter [ppm], as COSMOS maps show it
-R2STAR_EXPONENT = 0.82  # R2* ∝ B0^0.82: Peters 2007, grey matter 66.0 ms at 3 T, 33.2 ms at 7 T
+DEEP_WHITE = -0.018  # χ of deep less that of subcortical white matter [ppm], as COSMOS maps show it
+R2STAR_EXPONENT = 0.82  # R2* ∝ B0^0.82, a little below linear: Peters 2007, 3 and 7 T
 
 # Right half of paired nuclei: centre, semi-axes [mm], rotation about x, y, z [degree]
 NUCLEI = (
     ("grey_matter", (23, -4, -19), (7, 7.5, 6.5), (0, 0, 0)),
-    ("putamen", (26.5, 2, 0), (6.6, 16.5, 11.5), (0, -8, 20)),
-    ("pallidum", (19.0, -4, -0.5), (5.3, 11, 7.4), (0, -12, 28)),
+    ("putamen", (26.5, 2, 0), (7.0, 17, 12), (0, -8, 20)),
+    ("pallidum", (19.0, -4, -0.5), (5.7, 11.8, 8.0), (0, -12, 28)),
     ("thalamus", (11, -18, 7), (8.8, 15.5, 9.2), (-8, 0, 22)),
     ("red_nucleus", (5.0, -20, -9), (3.3, 3.7, 4.2), (0, 0, 0)),
     ("nigra", (10.5, -17, -12), (2.5, 7.8, 4.8), (25, -20, 38)),
@@ -158,7 +158,7 @@ def _place_head(shape, voxel_size, rng):
     matrix = rotation / size[:, None]
     lattice = [np.arange(-r - 20, r + 21, 4.0) for r in (84, 104, 96)]
     coarse = Frame(lattice, matrix, np.array([0.0, -17.0, 6.0]), 4.0)
-    inside = np.stack(np.nonzero(_outline(coarse.points()) < 4))
+    inside = np.stack(np.nonzero(_outline(coarse.points()) < 6))
     low, high = inside.min(1), inside.max(1)
     middle = np.array([0.5 * (a[i] + a[j]) for a, i, j in zip(lattice, low, high, strict=True)])
     extent = 4.0 * (high - low)
@@ -166,12 +166,20 @@ def _place_head(shape, voxel_size, rng):
     scale = min(1.0, (0.92 * view / extent).min())
     # A head is never quite in the centre; it moves by at most a quarter of the room there is.
     room = shift * np.minimum(0.25 * (0.92 * view - scale * extent), 6)
-    axes = [((np.arange(n) - (n - 1) / 2) * v - s) / scale
-            for n, v, s in zip(shape, voxel_size, room, strict=True)]
-    frame = Frame(tuple(axes), matrix, coarse.origin + matrix @ middle,
-                  1.15 * float(np.mean(voxel_size)) / scale)
-    box = tuple(slice(*np.searchsorted(a, (-0.5 * e - 4, 0.5 * e + 4)))
-                for a, e in zip(axes, extent, strict=True))
+    axes = [
+        ((np.arange(n) - (n - 1) / 2) * v - s) / scale
+        for n, v, s in zip(shape, voxel_size, room, strict=True)
+    ]
+    frame = Frame(
+        tuple(axes),
+        matrix,
+        coarse.origin + matrix @ middle,
+        1.15 * float(np.mean(voxel_size)) / scale,
+    )
+    box = tuple(
+        slice(*np.searchsorted(a, (-0.5 * e - 7, 0.5 * e + 7)))
+        for a, e in zip(axes, extent, strict=True)
+    )
     return frame.crop(box), box
 
 
@@ -392,8 +400,8 @@ def _add_texture(canvas, points, rng):
     noise *= spread[canvas.labels]
     canvas.chi += noise
     canvas.r2star *= 1 + np.clip(4 * noise, -0.2, 0.2)
-    canvas.chi += np.float32(0.007) * _fibres(frame, points, rng) * (
-        canvas.labels == LABELS["white_matter"]
+    canvas.chi += (
+        np.float32(0.007) * _fibres(frame, points, rng) * (canvas.labels == LABELS["white_matter"])
     )
 
 

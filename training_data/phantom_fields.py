@@ -7,6 +7,7 @@ voxel grid: the same Generator gives the same head on any grid.
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.fft
 from scipy import ndimage
 
 REACH = (84.0, 104.0, 96.0)  # half extent of the lattices: the largest head fits at any tilt [mm]
@@ -105,7 +106,7 @@ def ring_noise(wavelength: float, rng, spread: float = 0.22, step: float = 2.0):
     radius = np.sqrt(k[0] ** 2 + k[1] ** 2 + k[2] ** 2) * wavelength
     band = np.exp(-0.5 * ((radius - 1) / spread) ** 2).astype(np.float32)
     spectrum = rng.standard_normal((2, *band.shape), np.float32) * band
-    field = np.fft.irfftn(spectrum[0] + 1j * spectrum[1], s=shape).astype(np.float32)
+    field = scipy.fft.irfftn(spectrum[0] + 1j * spectrum[1], s=shape)
     field /= field.std()
     return lambda points: ndimage.map_coordinates(
         field, np.asarray(points) / np.float32(step) + 50, order=1, mode="grid-wrap"

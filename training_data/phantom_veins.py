@@ -86,7 +86,7 @@ def _surface_veins(rng):
     spots = _on_hull(arch, 0.985)
     spots[:, 0] += rng.normal(0, 0.5, 14)
     veins = [np.column_stack([spots, np.linspace(0.5, 1.5, 14) * np.exp(rng.normal(0, 0.15))])]
-    for _ in range(rng.integers(26, 44)):
+    for _ in range(rng.integers(34, 56)):
         angle, side = rng.uniform(0.5, 2.9), rng.choice((-1, 1))
         tilt = np.linspace(0, rng.uniform(0.3, 1.3), 7)
         turn = angle + np.cumsum(rng.normal(0, 0.06, 7))
@@ -153,7 +153,7 @@ def _pial_veins(frame, surfaces, rng):
     waves = ring_noise(rng.uniform(26, 34), rng)(frame.points())
     slope = np.sqrt(sum(np.gradient(waves, a, axis=i) ** 2 for i, a in enumerate(frame.axes)))
     distance = np.hypot(surfaces["sulci"], waves / (slope + np.float32(0.005)))
-    radius = np.clip(0.25 + 0.4 * smooth_noise(frame, 9, rng), 0, 1.0)
+    radius = np.clip(0.42 + 0.45 * smooth_noise(frame, 9, rng), 0, 1.0)
     radius *= (surfaces["depth"] < 14) & (surfaces["depth"] > -1)
     thin = np.minimum(1, 3.0 * (radius / frame.edge) ** 2)
     return thin * occupancy(distance - radius, frame.edge)
