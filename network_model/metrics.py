@@ -6,6 +6,8 @@ a voxel that is not finite counts as zero. A score that is not defined (a consta
 label that is absent) is NaN.
 """
 
+import csv
+import io
 import math
 
 import numpy as np
@@ -49,9 +51,7 @@ def score(recon, truth, mask, labels=None) -> dict[str, float]:
     if len(set(shapes)) != 1:
         raise ValueError(f"map, reference, mask and labels differ in shape: {shapes}")
     mask = np.asarray(mask) > 0
-    box = tuple(
-        slice(max(s.start - _MARGIN, 0), s.stop + _MARGIN) for s in bounding_box(mask)
-    )
+    box = tuple(slice(max(s.start - _MARGIN, 0), s.stop + _MARGIN) for s in bounding_box(mask))
     mask = mask[box]
     recon, truth = (np.asarray(x)[box].astype(np.float64) for x in (recon, truth))
     recon = np.where(mask & np.isfinite(recon), recon, 0.0)
@@ -200,3 +200,20 @@ def _around(region, reach: int):
     box = np.zeros_like(region)
     box[tuple(slice(max(s.start - reach, 0), s.stop + reach) for s in bounding_box(region))] = True
     return box
+
+
+def table(rows: list[dict]) -> list[str]:
+    """Lines of text for scores: a row per method (a dict, its name first), a column per score."""
+    body = [[f"{v:.4g}" if k else str(v) for k, v in enumerate(row.values())] for row in rows]
+    cells = [list(rows[0]), *body]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
+
+
+def csv_text(rows: list[dict]) -> str:
+    """The same rows as the text of a CSV file, numbers in full."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
