@@ -100,9 +100,9 @@ def test_closed_form_solves_its_normal_equations(monkeypatch):
     # Without the mask at the end, the answer is the whole solution.
     monkeypatch.setattr(inversion.Problem, "paste", lambda self, x: x)
     _, mask, field = phantom()
-    problem = inversion.Problem(field, mask, VOXEL, OBLIQUE)
-    kernel = dipole_kernel(problem.shape, VOXEL, OBLIQUE, real=False)
-    chi = inversion.closed_form_l2(field, mask, VOXEL, OBLIQUE, weight=0.02).astype(np.float64)
+    problem = inversion.Problem(field, mask, VOXEL, (0, 0, 1))
+    kernel = dipole_kernel(problem.shape, VOXEL, real=False)
+    chi = inversion.closed_form_l2(field, mask, VOXEL, weight=0.02).astype(np.float64)
 
     def dipole(x):
         return np.fft.ifftn(np.fft.fftn(x) * kernel).real
