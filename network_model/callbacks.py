@@ -122,3 +122,9 @@ def plot_curves(path, columns: dict[str, list[float]], x: str, title: str) -> No
     figure.savefig(temporary, dpi=120)
     plt.close(figure)
     os.replace(temporary, path)
+
+
+def _state_variables(model: keras.Model) -> list:
+    """All that training changes: weights, moving averages, the optimizer's moments and step."""
+    names = [v for layer in model.layers for v in layer.variables]
+    return names + list(model.optimizer.variables)

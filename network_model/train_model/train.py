@@ -13,6 +13,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import network_model.quiet  # noqa: F401, I001  before Keras
 import keras
 
 from configs import run_step, save_config
