@@ -158,7 +158,7 @@ def _anatomy(config, source, kind, voxel_size, rngs):
     shape = tuple(config["shape"] or source.data.shape)
     if kind == "phantom":
         # Step 0 keeps seeds of 1000 and more for validation heads, default_rng(1000) and on; the
-        # two-number seed [seed, index] used here never gives the stream of a single number.
+        # stream used here is spawned from [seed, index], and no spawned stream is that of a seed.
         head = make_head(shape, voxel_size, rngs["anatomy"])
         return head["chi"], augment.largest_component(head["mask"] > 0)
     return make_random_labels(shape, voxel_size, rngs["anatomy"])
