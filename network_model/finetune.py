@@ -5,16 +5,13 @@ variation; no label is used. Batch norms keep their trained statistics, so that 
 inference and every map is what the network gives for this volume.
 """
 
-import csv
-import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
+from tqdm import tqdm
 
-from configs import write_text
-from network_model.callbacks import ExponentialSteps, load_state, plot_curves, save_state
+from network_model.callbacks import ExponentialSteps, load_state, save_state
 from network_model.inference import network_volume
 from network_model.layers import CalFMLayer
 from network_model.losses import NDIErr, TotalVariation
@@ -24,7 +21,7 @@ from training_data.volume import crop_pad, next_fast_shape, pad_widths, uncrop
 
 METHODS = ("network", "image", "both")
 TRAINABLE = ("all", "norm", "last")
-LOSSES = ("loss", "data", "tv")
+LOSSES = ("loss", "data", "tv")  # the latter two without their weights
 
 
 @dataclass(frozen=True)
@@ -85,14 +82,10 @@ class FineTuner:
         spec: its specification.
         subject: a `Subject`.
         tuning: a `Tuning`.
-
-    Attributes:
-        losses: one row (loss, data, tv) per iteration done.
     """
 
     def __init__(self, model: keras.Model, spec: dict, subject, tuning: Tuning):
         self.subject = subject
-        self.losses: list[list[float]] = []
         x, mask, self.box = network_volume(spec, subject)
         field = crop_pad(subject.field, self.box, mask.shape) * FIELD_SCALE
         weight = crop_pad(subject.weight, self.box, mask.shape)
@@ -109,20 +102,29 @@ class FineTuner:
         )
         self.model.optimizer.build(self.model.trainable_variables)
 
-    def step(self) -> list[float]:
-        """One iteration; returns (loss, data, tv), the latter two without their weights.
+    def step(self) -> dict[str, float]:
+        """One iteration; returns its `LOSSES`.
 
         Raises:
             ValueError: the loss is no longer finite.
         """
         out = self.model.train_on_batch(self._inputs, self._truth, return_dict=True)
-        # Keras averages over calls since the last reset, hence the reset after each.
-        row = [float(out[name]) for name in ("loss", "target_field_loss", "target_chi_loss")]
+        # Keras averages over the calls since the last reset.
         self.model.reset_metrics()
-        if not np.isfinite(row).all():
+        names = ("loss", "target_field_loss", "target_chi_loss")
+        row = {key: float(out[name]) for key, name in zip(LOSSES, names, strict=True)}
+        if not np.isfinite(row["loss"]):
             raise ValueError("fine-tuning: the loss is not finite; lower the learning rate")
-        self.losses.append(row)
         return row
+
+    def run(self, iterations: int, label: str = "") -> list[dict[str, float]]:
+        """So many iterations, with a progress bar where there is a label; returns their losses."""
+        rows = []
+        bar = tqdm(range(iterations), desc=label, disable=not label)
+        for _ in bar:
+            rows.append(self.step())
+            bar.set_postfix({key: f"{value:.4g}" for key, value in rows[-1].items()}, refresh=False)
+        return rows
 
     def chi(self) -> np.ndarray:
         """χ of the network as it is now, (X, Y, Z) float32 [ppm] on the subject's grid."""
@@ -131,14 +133,12 @@ class FineTuner:
         return whole * self.subject.mask
 
     def save(self, path, rounds: int) -> None:
-        """Write weights, optimizer, losses and the number of finished rounds, atomically."""
-        save_state(path, self.model, {"rounds": rounds, "losses": self.losses})
+        """Write weights, optimizer and the number of finished rounds, atomically."""
+        save_state(path, self.model, {"rounds": rounds})
 
     def load(self, path) -> int:
         """Go back to what `save` wrote; returns the number of finished rounds."""
-        notes = load_state(path, self.model)
-        self.losses = notes["losses"]
-        return notes["rounds"]
+        return load_state(path, self.model)["rounds"]
 
 
 def freeze_all_but(model: keras.Model, trainable: str) -> None:
@@ -178,28 +178,15 @@ def tuning_model(model: keras.Model, shape, box, subject) -> keras.Model:
     return keras.Model(inputs, {"target_field": field, "target_chi": chi}, name="finetuning")
 
 
-def write_losses(folder, losses: list[list[float]]) -> None:
-    """Write `losses.csv` and `losses.png`, one row per iteration."""
-    if not losses:
-        return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("iteration", *LOSSES))
-    writer.writerows([i, *row] for i, row in enumerate(losses))
-    write_text(Path(folder) / "losses.csv", text.getvalue())
-    columns = {name: [row[i] for row in losses] for i, name in enumerate(LOSSES)}
-    columns["iteration"] = list(range(len(losses)))
-    plot_curves(Path(folder) / "losses.png", columns, "iteration", "Fine-tuning")
-
-
-def refine_image(chi, subject) -> np.ndarray:
+def refine_image(chi, subject, **options) -> np.ndarray:
     """The map moved instead of the weights: `refine.py` on a subject.
 
     Args:
         chi: the network's map, (X, Y, Z) [ppm].
         subject: a `Subject`.
+        options: further keywords of `refine`.
     """
     from network_model.refine import refine
 
     geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
-    return refine(chi, subject.field, *geometry, magnitude=subject.magnitude)
+    return refine(chi, subject.field, *geometry, magnitude=subject.magnitude, **options)

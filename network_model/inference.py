@@ -17,8 +17,9 @@ from training_data.channels import make_channels
 from training_data.volume import bounding_box, crop_pad, padded_shape, uncrop
 
 MAX_OVERLAP = 64  # voxels: the effective receptive field is far smaller than the theoretical one
-# Measured peak of a forward pass on a CPU, in copies of the first level's features.
-FEATURE_COPIES = 9
+# Measured peaks on a CPU, in copies of the first level's features.
+FORWARD_COPIES = 9
+TRAINING_COPIES = 20
 BYTES_PER_VALUE = 4
 BASE_GB = 0.9  # Keras, TensorFlow and the libraries
 VOLUME_COPIES = 24  # float32 copies of the whole volume that the input channels need
@@ -69,10 +70,20 @@ def receptive_radius(spec: dict) -> int:
     return convs * (2**depth - 1 + 2 ** (depth - 1) - 1) + 1 + 2 ** (depth - 1) - 1
 
 
-def memory_estimate(spec: dict, shape) -> float:
-    """Memory of a forward pass over a grid [GiB]."""
-    values = math.prod(shape) * spec["filters"] * FEATURE_COPIES
-    return values * BYTES_PER_VALUE / GIB
+def memory_estimate(spec: dict, shape, copies: int = FORWARD_COPIES) -> float:
+    """Memory of a forward pass, or of a step with `TRAINING_COPIES`, over a grid [GiB]."""
+    return math.prod(shape) * spec["filters"] * copies * BYTES_PER_VALUE / GIB
+
+
+def check_training_memory(spec: dict, subject, memory_gb: float | None) -> None:
+    """Raise a ValueError where fine-tuning, which knows no tiles, needs more than the memory."""
+    size = [s.stop - s.start for s in bounding_box(subject.mask)]
+    need = memory_estimate(spec, padded_shape(size, grid_multiple(spec)), TRAINING_COPIES)
+    if need > _budget(memory_gb, subject.mask.size):
+        raise ValueError(
+            f"fine-tuning this scan needs about {need + BASE_GB:.1f} GB and memory is "
+            f"{memory_gb:.1f} GB; allow more with --memory, or leave --finetune out"
+        )
 
 
 def tile_shape(spec: dict, shape, budget_gb: float) -> tuple[int, ...]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from training_data.nifti import SUFFIXES
 
+TOOL = "QSMInvNet"
+
 
 def sidecar_path(path) -> Path:
     """The JSON file that belongs to a NIfTI file: the same name with another suffix."""
@@ -48,3 +50,34 @@ def tool_version() -> str:
         return version("qsminvnet")
     except PackageNotFoundError:
         return "unknown"
+
+
+def describe(options, subject, weights_hash: str, steps: list[dict]) -> dict:
+    """What a map's sidecar says of its making: tool, files, units, geometry, steps.
+
+    Args:
+        options: `reconstruction.Options`.
+        subject: the `Subject`; directions and sizes are given in the axes of its file.
+        weights_hash: SHA-256 of the weights.
+        steps: name and numeric parameters of each step.
+    """
+    files = {"Field": options.field_file, "Mask": options.mask_file}
+    files |= {"Magnitude": options.magnitude_file} if options.magnitude_file else {}
+    content = {
+        "Description": "Quantitative susceptibility map by a neural network",
+        "Tool": TOOL,
+        "Version": tool_version(),
+        "Weights": Path(options.weights_file).name,
+        "WeightsSHA256": weights_hash,
+        "Units": "ppm",
+        "ReferenceRegion": options.reference,
+        **{name: Path(path).name for name, path in files.items()},
+        "FieldUnits": options.scan.unit,
+        "FieldSign": options.scan.sign,
+        "MagneticFieldStrength": subject.b0,
+        "EchoTime": subject.te,
+        "B0_dir": [round(float(b), 6) for b in subject.file_b0_dir],
+        "VoxelSize": [round(float(v), 6) for v in subject.grid.voxel_size],
+        "Steps": steps,
+    }
+    return {key: value for key, value in content.items() if value is not None}

@@ -91,6 +91,13 @@ class Subject:
         """Magnitude over its maximum in the mask, (X, Y, Z), or None."""
         return self.weight if self.has_magnitude else None
 
+    @property
+    def file_b0_dir(self) -> np.ndarray:
+        """Direction of B0 in voxel axes of the field's file."""
+        if self.grid is None:
+            return self.b0_dir
+        return np.array([f * self.b0_dir[int(a)] for a, f in io_orientation(self.grid.affine)])
+
     def to_file_axes(self, data) -> np.ndarray:
         """An array (X, Y, Z) of working axes on the axes of the field's file."""
         return data if self.grid is None else from_canonical(data, self.grid)

@@ -14,10 +14,10 @@ import network_model.quiet  # noqa: F401
 
 # isort: split
 import keras
-from tqdm import tqdm
 
 from configs import run_step, save_config
-from network_model.finetune import METHODS, FineTuner, Tuning, refine_image, write_losses
+from network_model.callbacks import append_row, cut_rows, plot_curves, read_rows
+from network_model.finetune import METHODS, FineTuner, Tuning, refine_image
 from network_model.subject import subject_from_config
 from network_model.unet import file_hash, load_network
 
@@ -26,19 +26,19 @@ TAG = "[5 finetune]"
 
 def run_rounds(tuner: FineTuner, config: dict, folder: Path) -> None:
     """Save the map and do a round of iterations, as often as the config says; resumes."""
-    state, rounds = folder / "state.h5", config["rounds"] if config["iterations"] else 0
+    state, log = folder / "state.h5", folder / "losses.csv"
+    rounds, iterations = config["rounds"], config["iterations"]
     done = tuner.load(state) if state.is_file() else 0
     if done:
         print(f"{TAG} going on after round {done} of {rounds}", flush=True)
+    cut_rows(log, done * iterations)
     for number in range(done, rounds):
         tuner.subject.save(folder / f"chi_round{number:02d}.nii.gz", tuner.chi())
-        bar = tqdm(range(config["iterations"]), desc=f"{TAG} round {number + 1}/{rounds}")
-        for _ in bar:
-            loss, data, variation = tuner.step()
-            bar.set_postfix(loss=f"{loss:.5f}", data=f"{data:.5f}", tv=f"{variation:.4f}")
+        rows = tuner.run(iterations, f"{TAG} round {number + 1}/{rounds}")
+        for i, row in enumerate(rows, number * iterations):
+            append_row(log, {"iteration": i, **row})
         tuner.save(state, number + 1)
-        write_losses(folder, tuner.losses)
-    write_losses(folder, tuner.losses)
+        plot_curves(folder / "losses.png", read_rows(log), "iteration", "Fine-tuning")
 
 
 def main(config: dict) -> None:
@@ -63,7 +63,7 @@ def main(config: dict) -> None:
     print(f"{TAG} {shape} voxels, {model.count_params():,} parameters", flush=True)
     if config["method"] == "image" or not config["iterations"] * config["rounds"]:
         subject.save(folder / "chi_round00.nii.gz", tuner.chi())
-    if config["method"] != "image":
+    else:
         run_rounds(tuner, config, folder)
 
     chi = tuner.chi()

@@ -1,0 +1,29 @@
+"""Step 6: a trained network on any scan; defaults of the options that hold numbers.
+
+python network_model/reconstruct.py FIELD MASK -o CHI [options]; --config FILE for changed keys
+"""
+
+config = {
+    "weightsFile": "network_model/weights/default.h5",  # the network that is shipped
+    "unit": "ppm",  # of the field: "ppm", "Hz" (needs b0) or "rad" (needs b0 and te)
+    "b0": None,  # field strength [T]; None: from the field's JSON sidecar
+    "te": None,  # echo time [s]; None: from the field's JSON sidecar
+    "sign": 1,  # -1 for scanners whose phase has the other sign
+    "echo": None,  # of a 4-D magnitude, from 0; None: the second, as in the 2020 release
+    "b0_dir": None,  # direction of B0 in voxel axes of the file; None: JSON sidecar, else affine
+    "memory_gb": 8.0,  # tiles where the whole box needs more [GiB]
+    "align": "auto",  # resample and turn to B0 ∥ z: "on", "off", "auto" (plain networks)
+    "align_voxel_mm": 1.0,  # voxel edge that plain networks are trained at [mm]
+    "reference": "none",  # subtract the mean of the "brain" or of a mask file; "none"
+    # Fine-tuning of the weights (step 5), off by default: minutes, and little beyond the refinement
+    "finetune": 0,  # iterations
+    "learning_rate": 1e-4,  # Adam; ten times step 5's, because a scan has hundreds of iterations
+    "decay_every": 200,  # iterations after which the learning rate is multiplied by e^−0.1
+    "data_weight": 1.0,  # of the data consistency
+    "tv_weight": 0.001,  # of the total variation
+    "trainable": "all",  # weights that move: "all", "norm" or "last"
+    # Refinement of the map (refine.py): seconds
+    "refine": True,
+    "refine_options": {},  # changed keywords of refine(), e.g. {"iterations": 40}
+    "seed": 0,  # of Keras; nothing is drawn by default
+}

@@ -1,0 +1,119 @@
+"""Step 6 — a trained network on any scan: χ map, JSON sidecar and report.
+
+    python network_model/reconstruct.py field.nii.gz mask.nii.gz -o chi.nii.gz
+    python network_model/reconstruct.py field.nii.gz mask.nii.gz -o chi.nii.gz --unit Hz --b0 7 \\
+        --magnitude mag.nii.gz --finetune 200 --report report.html
+    python network_model/reconstruct.py --bids STUDY --out STUDY/derivatives/qsminvnet
+
+The map is in ppm on the grid and affine of the field. The direction of B0 is --b0-dir, else
+`B0_dir` of the field's JSON sidecar, else scanner z of the affine. Defaults of the numbers are in
+configs/step6_reconstruct.py; --config takes a file of changed keys.
+"""
+
+import argparse
+import re
+import sys
+
+from configs import die, load_config
+from network_model.reconstruction import Options, reconstruct
+from network_model.subject import UNITS, Scan
+
+TAG = "[6 reconstruct]"
+TUNING_KEYS = ("data_weight", "tv_weight", "learning_rate", "decay_every", "trainable")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argument parser whose errors are one line and exit status 1, as everywhere else."""
+
+    def error(self, message):
+        die(f"{TAG} {message}")
+
+
+def gigabytes(text: str) -> float:
+    """Memory size such as "8G", "7.5GB", "8000M" or "8" [GiB]."""
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([GM]?)(i?B)?\s*", text, re.IGNORECASE)
+    if not match or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a size such as 8G or 8000M")
+    return float(match[1]) / (1024 if match[2].upper() == "M" else 1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; an option that is not given is None and taken from the config."""
+    p = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("field", nargs="?", help="local field, NIfTI")
+    p.add_argument("mask", nargs="?", help="brain mask on the same grid")
+    p.add_argument("-o", "--output", help="susceptibility map to write, .nii or .nii.gz")
+    p.add_argument("--config", help="file of changed keys of configs/step6_reconstruct.py")
+    p.add_argument("--weights", dest="weightsFile", help="network; default: the one shipped")
+    p.add_argument("--unit", help=f"unit of the field: {', '.join(UNITS)}")
+    p.add_argument("--b0", type=float, help="field strength [T]")
+    p.add_argument("--te", type=float, help="echo time [s]")
+    p.add_argument("--sign", type=int, help="1, or -1 for a field of the opposite convention")
+    p.add_argument("--magnitude", help="magnitude, 3-D, or 4-D with echoes last")
+    p.add_argument("--echo", type=int, help="echo of a 4-D magnitude, from 0")
+    p.add_argument("--b0-dir", type=float, nargs=3, help="direction of B0 in voxel axes")
+    p.add_argument("--memory", dest="memory_gb", type=gigabytes, help="such as 8G: tiles beyond")
+    p.add_argument("--align", help="resample and turn to B0 for the network: auto, on, off")
+    p.add_argument("--finetune", type=int, help="iterations of fine-tuning the weights")
+    p.add_argument("--refine", action=argparse.BooleanOptionalAction, help="refine the map")
+    p.add_argument("--reference", help="subtract the mean of: none, brain, or a mask file")
+    p.add_argument("--report", help="HTML report to write")
+    p.add_argument("--labels", help="regions for the report's table, NIfTI")
+    p.add_argument("--bids", help="reconstruct every scan of this BIDS folder")
+    p.add_argument("--out", help="derivatives folder of --bids")
+    p.add_argument("--workers", type=int, default=1, help="processes for --bids")
+    p.add_argument("--scheduler", help="address of a Dask scheduler for --bids")
+    return p
+
+
+def make_options(args: argparse.Namespace, config: dict) -> Options:
+    """Options of one reconstruction from the command line and the config.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
+    if config["finetune"] < 0:
+        raise ValueError(f"finetune {config['finetune']}: expected a whole number of at least 0")
+    keys = ("memory_gb", "align", "align_voxel_mm", "reference", "finetune", "refine")
+    return Options(
+        args.field, args.mask, args.output, config["weightsFile"], args.magnitude,
+        Scan.from_config(config), tuning={k: config[k] for k in TUNING_KEYS},
+        refine_options=config["refine_options"], report=args.report, labels_file=args.labels,
+        seed=config["seed"], **{k: config[k] for k in keys},
+    )  # fmt: skip
+
+
+def _log(line: str) -> None:
+    print(f"{TAG} {line}", flush=True)
+
+
+def main(argv: list[str]) -> None:
+    """Run step 6 on one scan or on a cohort."""
+    args = parser().parse_args(argv)
+    config = load_config("step6_reconstruct", [args.config] if args.config else [])
+    config |= {k: v for k, v in vars(args).items() if k in config and v is not None}
+    if args.bids:
+        from network_model.cohort import run_cohort
+
+        if not args.out:
+            raise ValueError("--bids needs --out, the derivatives folder to write to")
+        template = make_options(args, config)
+        run_cohort(args.bids, args.out, template, workers=args.workers, scheduler=args.scheduler)
+        return
+    for name in ("field", "mask", "output"):
+        if not getattr(args, name):
+            raise ValueError(
+                f"{name} is missing: FIELD MASK -o OUTPUT, or --bids FOLDER --out FOLDER"
+            )
+    result = reconstruct(make_options(args, config), _log, f"{TAG} fine-tuning")
+    for name, path in result.files.items():
+        _log(f"{name}: {path}")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, OSError, MemoryError) as problem:
+        die(f"{TAG} {problem or 'out of memory; use --memory'}")
+    except KeyboardInterrupt:
+        die(f"{TAG} stopped; nothing was written")

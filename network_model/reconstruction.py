@@ -1,0 +1,286 @@
+"""From one scan's files to a χ map: what step 6 does for one scan and a cohort for each.
+
+Bad input is refused before Keras is loaded, and nothing is written before everything is computed.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import inspect
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from network_model.align import Alignment, needs_alignment
+from network_model.plausibility import noise_note, scan_warnings
+from network_model.sidecar import describe, sidecar_path
+from network_model.subject import Scan, Subject, load_subject
+from training_data.dipole import forward_field
+from training_data.nifti import SUFFIXES, check_same_grid, read_mask, read_volume, to_canonical
+
+
+@dataclass(frozen=True)
+class Options:
+    """One reconstruction.
+
+    Attributes:
+        field_file, mask_file, magnitude_file, output: NIfTI files; the magnitude may be None.
+        weights_file: network.
+        scan: unit, B0, TE, sign, echo and B0 direction.
+        memory_gb: tiles where a forward pass needs more [GiB]; None: no limit.
+        align, align_voxel_mm: see `align.needs_alignment`.
+        reference: "none", "brain" or a mask file whose mean is subtracted.
+        finetune: iterations of fine-tuning; tuning: keywords of `finetune.Tuning`.
+        refine: whether the map is refined; refine_options: keywords of `refine.refine`.
+        report: HTML file to write, or None; labels_file: regions for its table, or None.
+        seed: of Keras.
+    """
+
+    field_file: str
+    mask_file: str
+    output: str
+    weights_file: str
+    magnitude_file: str | None = None
+    scan: Scan = Scan()  # noqa: RUF009, frozen
+    memory_gb: float | None = None
+    align: str = "auto"
+    align_voxel_mm: float = 1.0
+    reference: str = "none"
+    finetune: int = 0
+    tuning: dict = field(default_factory=dict)
+    refine: bool = True
+    refine_options: dict = field(default_factory=dict)
+    report: str | None = None
+    labels_file: str | None = None
+    seed: int = 0
+
+
+@dataclass
+class Result:
+    """What a reconstruction gives; volumes on working axes, (X, Y, Z) float32 [ppm].
+
+    Attributes:
+        subject: the scan.
+        chi: final map, referenced.
+        chi_network: the plain network's map, before fine-tuning, refinement and reference.
+        residual: field − D ∗ χ of the final map; residual_network: of the plain network's.
+        parameters: content of the map's JSON sidecar.
+        warnings: what the user ought to look at.
+        labels: (X, Y, Z) int regions, or None.
+        files: what was written, by name: "chi", "sidecar", "report".
+    """
+
+    subject: Subject
+    chi: np.ndarray
+    chi_network: np.ndarray
+    residual: np.ndarray
+    residual_network: np.ndarray
+    parameters: dict
+    warnings: list[str]
+    labels: np.ndarray | None = None
+    files: dict[str, Path] = field(default_factory=dict)
+
+
+def reconstruct(
+    options: Options, log: Callable[[str], None] = lambda line: None, label: str = ""
+) -> Result:
+    """Reconstruct one scan and write the map, its sidecar and the report, all or nothing.
+
+    Args:
+        options: files and parameters.
+        log: takes a line of progress.
+        label: of the progress bar of the fine-tuning; none without.
+
+    Raises:
+        ValueError: input or options that cannot be used; one line with the remedy.
+        OSError: a file cannot be written.
+    """
+    check_outputs(options)
+    digest = check_weights(options.weights_file)
+    subject = load_subject(
+        options.field_file, options.mask_file, options.magnitude_file, options.scan
+    )
+    reference = _reference_mask(options.reference, subject)
+    labels = _labels(options.labels_file, subject)
+    sigma, note = noise_note(subject)
+    warnings = subject.warnings + scan_warnings(subject)
+    for line in [*subject.notes, note, *(f"warning: {w}" for w in warnings)]:
+        log(line)
+
+    chi_network, chi, steps = _invert(options, subject, log, label)
+    residuals = [_residual(subject, x) for x in (chi_network, chi)]
+    values = _referenced(chi, subject.mask, reference)
+    parameters = describe(options, subject, digest, steps) | values | {
+        "NoiseEstimate_ppm": sigma,
+        "MisfitNetwork_ppm": _rms(residuals[0], subject.mask),
+        "Misfit_ppm": _rms(residuals[1], subject.mask),
+        "Warnings": warnings,
+    }  # fmt: skip
+    result = Result(
+        subject, chi, chi_network, residuals[1], residuals[0], parameters, warnings, labels
+    )
+    write_result(result, options)
+    log(
+        f"chi {values['BrainMean_ppm']:.4f} ± {values['BrainSD_ppm']:.4f} ppm, misfit "
+        f"{parameters['MisfitNetwork_ppm']:.4f} → {parameters['Misfit_ppm']:.4f} ppm"
+    )
+    return result
+
+
+def check_weights(path) -> str:
+    """SHA-256 of a weights file, compared with `SHA256SUMS` beside it where that lists the file.
+
+    Raises:
+        ValueError: the file is missing or not the one that was listed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such weights; name a file that step 4 wrote, or fetch them")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    sums = path.parent / "SHA256SUMS"
+    lines = [line.split() for line in sums.read_text().splitlines()] if sums.is_file() else []
+    listed = {words[1].lstrip("*"): words[0] for words in lines if len(words) == 2}
+    if listed.get(path.name, digest) != digest:
+        raise ValueError(f"{path}: damaged or changed, its SHA-256 is not that of {sums}")
+    return digest
+
+
+def check_outputs(options: Options) -> None:
+    """Raise a ValueError for an output that cannot be written or would replace an input."""
+    output = Path(options.output)
+    if not output.name.endswith(SUFFIXES) or output.name in SUFFIXES:
+        raise ValueError(f"{output}: expected an output name that ends in .nii or .nii.gz")
+    inputs = [options.field_file, options.mask_file, options.magnitude_file, options.labels_file]
+    inputs = [Path(i).resolve() for i in (*inputs, options.weights_file) if i]
+    written = [output, sidecar_path(output), *([Path(options.report)] if options.report else [])]
+    for path in written:
+        if path.resolve() in [*inputs, *map(sidecar_path, inputs)]:
+            raise ValueError(f"{path}: would replace an input or its sidecar; choose another name")
+        if path.is_dir():
+            raise ValueError(f"{path}: is a folder; expected a file name")
+        if any(p.exists() and not p.is_dir() for p in path.absolute().parents):
+            raise ValueError(f"{path}: its folder is a file; choose another name")
+    if options.report and Path(options.report).suffix not in (".html", ".htm"):
+        raise ValueError(f"{options.report}: expected a report name that ends in .html")
+
+
+def _invert(options: Options, subject: Subject, log, label: str):
+    """Network, fine-tuning and refinement: the first map, the last map, and the steps' numbers."""
+    import network_model.quiet  # noqa: F401
+
+    # isort: split
+    import keras
+
+    from network_model.finetune import FineTuner, Tuning, refine_image
+    from network_model.inference import check_training_memory, predict
+    from network_model.unet import load_network
+
+    keras.utils.set_random_seed(options.seed)
+    model, spec = load_network(options.weights_file)
+    turn = None
+    if needs_alignment(subject, spec["inputs"], options.align_voxel_mm, options.align):
+        turn = Alignment(subject, options.align_voxel_mm)
+        log(f"resampled to {options.align_voxel_mm} mm with B0 along z for the network")
+    scan, back = (turn.subject, turn.back) if turn else (subject, lambda x: x)
+    log(f"network of {model.count_params():,} parameters, inputs {', '.join(spec['inputs'])}")
+    chi = chi_network = back(predict(model, spec, scan, options.memory_gb))
+    aligned = {"align_voxel_mm": options.align_voxel_mm} if turn else {}
+    steps = [{"step": "network", "architecture": spec["architecture"], "inputs": spec["inputs"]}]
+    steps[0] |= aligned
+    if options.finetune:
+        check_training_memory(spec, scan, options.memory_gb)
+        tuning = Tuning(**options.tuning)
+        tuner = FineTuner(model, spec, scan, tuning)
+        tuner.run(options.finetune, label)
+        chi = back(tuner.chi())
+        numbers = {"iterations": options.finetune, **dataclasses.asdict(tuning)}
+        steps.append({"step": "fine-tuning", **numbers})
+    if options.refine:
+        chi = refine_image(chi, subject, **options.refine_options)
+        steps.append({"step": "image refinement", **_refine_numbers(options.refine_options)})
+        log("refined the map on the field's own grid")
+    return chi_network, np.asarray(chi, np.float32), steps
+
+
+def _refine_numbers(changed: dict) -> dict:
+    """Keyword parameters of the refinement that were in force."""
+    from network_model.refine import refine
+
+    defaults = {n: p.default for n, p in inspect.signature(refine).parameters.items()}
+    return {n: v for n, v in (defaults | changed).items() if isinstance(v, (int, float, str))}
+
+
+def _reference_mask(reference: str, subject: Subject):
+    """Voxels whose mean is subtracted, on working axes; None for no reference."""
+    if reference == "none":
+        return None
+    if reference == "brain":
+        return subject.mask
+    mask, volume = read_mask(reference, like=subject.grid)
+    mask = to_canonical(dataclasses.replace(volume, data=mask)).data & subject.mask
+    if not mask.any():
+        raise ValueError(f"{reference}: no voxel of the reference lies inside the brain mask")
+    return mask
+
+
+def _labels(path: str | None, subject: Subject):
+    """Regions on working axes as integers; None without a file."""
+    if path is None:
+        return None
+    volume = read_volume(path)
+    check_same_grid(subject.grid, volume)
+    return np.rint(to_canonical(volume).data).astype(np.int32)
+
+
+def _residual(subject: Subject, chi) -> np.ndarray:
+    """What the map leaves unexplained: field − D ∗ χ inside the mask [ppm], without its mean."""
+    left = subject.field - forward_field(chi, subject.voxel_size, subject.b0_dir)
+    # A constant field is invisible to the model: D(0) = 0.
+    return np.where(subject.mask, left - left[subject.mask].mean(), 0).astype(np.float32)
+
+
+def _rms(x, mask) -> float:
+    return float(np.sqrt(np.mean(np.square(x[mask], dtype=float))))
+
+
+def _referenced(chi, mask, reference) -> dict:
+    """Subtract the reference's mean, in place; the numbers for the sidecar."""
+    value = 0.0 if reference is None else float(chi[reference].mean(dtype=float))
+    chi[mask] -= np.float32(value)
+    return {
+        "ReferenceValue_ppm": value,
+        "ReferenceVoxels": 0 if reference is None else int(reference.sum()),
+        "BrainMean_ppm": float(chi[mask].mean(dtype=float)),
+        "BrainSD_ppm": float(chi[mask].std(dtype=float)),
+    }
+
+
+def write_result(result: Result, options: Options) -> None:
+    """Write map, sidecar and report: all under temporary names first, then all renamed."""
+    output = Path(options.output)
+    paths = {"chi": output, "sidecar": sidecar_path(output)}
+    if options.report:
+        paths["report"] = Path(options.report)
+    staged = {name: path.with_name(f".{os.getpid()}.{path.name}") for name, path in paths.items()}
+    try:
+        for path in paths.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if options.report:
+            from network_model.report import make_report
+
+            make_report(result, staged["report"])
+        result.subject.save(staged["chi"], result.chi)
+        staged["sidecar"].write_text(json.dumps(result.parameters, indent=1, default=list) + "\n")
+        for name, path in paths.items():
+            os.replace(staged[name], path)
+    except BaseException:
+        for path in staged.values():
+            for left in [path, *path.parent.glob(f".*.{os.getpid()}.tmp*")]:
+                with contextlib.suppress(OSError):
+                    left.unlink(missing_ok=True)
+        raise
+    result.files = paths
