@@ -126,7 +126,7 @@ def closed_form_l2(field, mask, voxel_size, b0_dir=(0, 0, 1), weight: float = 0.
     """Gradient-regularised least squares: argmin ½‖D∗χ − field‖² + ½·weight·‖∇χ‖².
 
     One multiplication in k-space by D/(D² + weight·|G|²), with a floor under |G|².
-    Bilgic et al. 2014, doi:10.1002/mrm.25029.
+    Bilgic et al. 2014, doi:10.1002/jmri.24365.
     """
     p = Problem(field, mask, voxel_size, b0_dir)
     denominator = p.laplacian(voxel_size)
