@@ -8,7 +8,7 @@ config = {
     "datasets_path": "runs/{run}/3_patches/patches.h5",  # step 3's output: the source domain
     "dstFolder": "runs/{run}/4_train",  # weights.h5, state.h5, log.csv, curve.png, config.json
     "seed": 0,  # of weights, split, order of the patches and crops of the target
-    # Network (unet.py)
+    # Network, see unet.py
     "architecture": "unet",  # or "nonlocal_gated": the cited paper's (arXiv 1904.05493)
     "inputs": ["field", "mask"],  # channels; those beyond field and mask must be in the patch file
     "residual": None,  # input channel that the output is a correction to, e.g. "tv"
@@ -30,6 +30,7 @@ config = {
     "target_crop": "2020",  # centred in x and y, random in z; or "random" in all three
     # Losses
     "source_loss": "l1",  # mean |χ_S − label|; "l1_rms" adds the root mean square of a patch
+    "source_balance": False,  # weigh a patch by 1/error of its residual channel: all noises alike
     "source_weight": 1.0,  # of the source loss
     "data_weight": 20.0,  # of the target's data consistency
     "tv_weight": 0.05,  # of the target's total variation

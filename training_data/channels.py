@@ -1,4 +1,4 @@
-"""Input channels of the network, made from one scan's whole volume: the same in steps 3, 4, 5 and 6.
+"""Input channels of the network, from one scan's whole volume: the same in steps 3, 4, 5 and 6.
 
 A patch alone cannot show the long-range part of the dipole. A direct inversion of the whole volume,
 with the true kernel on the true grid, carries it in, and with it voxel size and B0 direction.
@@ -6,13 +6,12 @@ with the true kernel on the true grid, carries it in, and with it voxel size and
 
 import numpy as np
 
-from training_data.inversion import tikhonov, tv_admm
+from training_data.inversion import noise_weight, tikhonov, tv_admm
 from training_data.noise import estimate_noise
 
 CHANNELS = ("field", "mask", "noise", "tikhonov", "tikhonov_strong", "tv")
 TIKHONOV_WEIGHT = 0.01  # dimensionless, on D²: nearly the raw inverse, all of the data
 TIKHONOV_STRONG_WEIGHT = 0.1  # dimensionless, on D²
-TV_PER_NOISE = 0.06  # TV weight [ppm] per ppm of estimated noise: edges first, the network denoises
 TV_ITERATIONS = 25
 
 
@@ -54,6 +53,6 @@ def make_channels(field, mask, voxel_size, b0_dir, inputs) -> dict[str, np.ndarr
         "noise": lambda: mask * np.float32(sigma),
         "tikhonov": lambda: tikhonov(*geometry, weight=TIKHONOV_WEIGHT),
         "tikhonov_strong": lambda: tikhonov(*geometry, weight=TIKHONOV_STRONG_WEIGHT),
-        "tv": lambda: tv_admm(*geometry, weight=TV_PER_NOISE * sigma, iterations=TV_ITERATIONS),
+        "tv": lambda: tv_admm(*geometry, weight=noise_weight(sigma), iterations=TV_ITERATIONS),
     }
     return {name: makers[name]() for name in inputs}

@@ -111,12 +111,14 @@ def make_random_labels(shape, voxel_size, rng) -> tuple[np.ndarray, np.ndarray]:
         chi += values[random_label_map(mask.shape, np.maximum(scale, 2), labels, rng)]
     add_sheets(chi, voxel_size, rng)
     add_nuclei(chi, mask, voxel_size, rng)
-    chi = ndimage.gaussian_filter(chi, rng.uniform(0.3, 0.8), truncate=3)
+    chi = ndimage.gaussian_filter(chi, rng.uniform(0.1, 0.8), truncate=3)
     chi *= np.float32(rng.lognormal(np.log(0.023), 0.3)) / max(chi[mask].std(), 1e-3)
     add_veins(chi, mask, voxel_size, rng, int(rng.integers(10, 41)))
+    # Some volumes are as piecewise constant as an analytic phantom, some as rich as tissue.
+    strength = rng.uniform(0, 0.008) * (rng.random() < 0.7)
     for spacing in (1.5, 4.0):  # voxels
         texture = lattice_noise(mask.shape, spacing, rng)
-        chi += np.float32(rng.uniform(0.002, 0.008)) * texture
+        chi += np.float32(strength * rng.uniform(0.3, 1)) * texture
     chi -= chi[mask].mean()
     out = np.zeros(shape, np.float32)
     out[box] = chi * mask

@@ -13,6 +13,7 @@ config = {
     "norm": "none",
     "use_bias": False,
     "source_loss": "l1_rms",
+    "source_balance": True,
     "learning_rate": 1e-3,
     "schedule": "linear",
     "clipnorm": 1.0,

@@ -14,6 +14,9 @@ from network_model.scaling import CHI_SCALE, FIELD_SCALE, network_input
 from training_data.channels import extra_channels, make_channels
 from training_data.volume import bounding_box, crop_pad
 
+# Least error of the start that a patch is weighed by, network units: 0.0015 ppm.
+BALANCE_FLOOR = 0.05
+
 
 class PatchFile:
     """Step 3's file: patches as network input, mask and label.
@@ -137,6 +140,9 @@ class DataGenerator(keras.utils.PyDataset):
         self.key = [config["seed"], 5, max(epoch, 0), int(self.training)]
         self.augment = config["augment"] and self.training
         self.batch = config["batch_size"]
+        self.balance = None
+        if config["source_balance"]:
+            self.balance = [patches.inputs.index(config["residual"])]
         steps = config["steps_per_epoch" if self.training else "validation_steps"]
         self.indices = _ordered(indices, self.batch * steps, self.key if self.training else None)
         self.square = patches.shape[0] == patches.shape[1]
@@ -155,7 +161,13 @@ class DataGenerator(keras.utils.PyDataset):
             x, mask, target = (np.stack(part) for part in zip(*crops, strict=True))
             inputs |= {"target_x": x, "target_mask": mask}
             truth |= {"target_field": target, "target_chi": target}
-        return inputs, truth
+        if not self.balance:
+            return inputs, truth
+        weights = {name: np.ones(len(chosen), np.float32) for name in truth}
+        start = inputs["source_x"][..., self.balance[0], None]
+        error = np.sqrt(np.mean(np.square(start - truth["source_chi"]), axis=(1, 2, 3, 4)))
+        weights["source_chi"] = (1 / (error + BALANCE_FLOOR)).astype(np.float32)
+        return inputs, truth, weights
 
     def _patch(self, index, rng):
         arrays = self.patches.read(index)

@@ -34,7 +34,7 @@ from network_model.train_model.datagenerator import DataGenerator, PatchFile, Ta
 from network_model.unet import build_unet, fill_network, grid_multiple, make_spec, save_network
 
 TAG = "[4 train]"
-FREE_KEYS = ("epochs", "patience", "schedule", "learning_rate", "gpus", "validation_steps")
+FREE_KEYS = ("datasets_path", "epochs", "patience", "schedule", "learning_rate", "gpus", "validation_steps")
 
 
 def distribution(gpus: int):
@@ -87,6 +87,8 @@ def check_choices(config: dict) -> None:
     for key, choices in (("schedule", ("2020", "linear")), ("source_loss", tuple(SOURCE_LOSSES))):
         if config[key] not in choices:
             raise ValueError(f"{key} {config[key]!r}: expected one of {', '.join(choices)}")
+    if config["source_balance"] and not config["residual"]:
+        raise ValueError("source_balance needs a residual channel to weigh patches by")
 
 
 def run_epoch(model, config: dict, data: dict, epoch: int) -> dict:

@@ -1,0 +1,17 @@
+"""Score card: every method on every validation case, none of which any network was trained on.
+
+python network_model/scorecard.py [file of changed keys] [key=value ...]
+"""
+
+config = {
+    "weightsFile": "network_model/weights/default.h5",  # network to score
+    "dstFolder": "runs/score",  # scores.csv, scores.png and the cases
+    "dataFolder": "../shared/data",  # qsm2016/ and fansi_phantom/; cases without data are left out
+    "cases": [],  # names or beginnings of names; []: all
+    "methods": ["tkd", "l2", "tv", "network", "finetuned", "refined"],
+    "noise_ppm": 0.003,  # median noise of the simulated fields [ppm]
+    "heads": [1000, 1001, 1002],  # seeds of step 0's heads; those below 1000 may be trained on
+    "shape": (160, 192, 160),  # grid of the heads
+    "finetune": 20,  # iterations of "finetuned"
+    "seed": 7,  # of the noise
+}

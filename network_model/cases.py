@@ -1,0 +1,169 @@
+"""Validation cases of the score card: heads that no network is trained on, and what was measured.
+
+Simulated fields are made with 2× zero padding and complex-domain noise whose standard deviation
+follows the magnitude.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from network_model.subject import Subject, make_subject
+from training_data.dipole import forward_field
+from training_data.nifti import read_mask, read_volume
+from training_data.noise import add_complex_noise
+from training_data.phantom import make_head
+from training_data.shapes import sphere
+
+TILT = (0.0, np.sin(np.radians(20)), np.cos(np.radians(20)))  # B0 turned by 20° about x
+# Lesions of the lesion cases: centre as a share of the mask's box, radius [mm], χ added [ppm].
+LESIONS = (
+    ((0.35, 0.6, 0.6), 4.0, 1.0),
+    ((0.65, 0.4, 0.55), 2.5, 2.0),
+    ((0.6, 0.65, 0.4), 3.0, -1.5),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One validation case.
+
+    Attributes:
+        subject: field, mask, magnitude and geometry.
+        truth: χ (X, Y, Z) [ppm].
+        labels: integer regions by the scorer's numbers, or None.
+        lesions: integer map, 1 … per lesion, or None.
+    """
+
+    subject: Subject
+    truth: np.ndarray
+    labels: np.ndarray | None = None
+    lesions: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Head:
+    """χ [ppm], mask, magnitude (or None), labels (or None) and voxel size [mm] of a head."""
+
+    chi: np.ndarray
+    mask: np.ndarray
+    magnitude: np.ndarray | None
+    labels: np.ndarray | None
+    voxel_size: tuple[float, float, float]
+
+
+def subject_of(field, head: Head, b0_dir=(0.0, 0.0, 1.0)) -> Subject:
+    """A head's field as the scan that the network is given."""
+    return make_subject(field, head.mask, head.voxel_size, b0_dir, head.magnitude)
+
+
+def simulate(head: Head, noise_ppm: float, seed: int, b0_dir=(0.0, 0.0, 1.0)) -> Case:
+    """Field of a head with noise, and the head as truth."""
+    field = forward_field(head.chi, head.voxel_size, b0_dir)
+    rng = np.random.default_rng(seed)
+    field = add_complex_noise(field, head.mask, head.magnitude, noise_ppm, rng)
+    return Case(subject_of(field, head, b0_dir), head.chi, head.labels)
+
+
+def pair_slices(head: Head) -> Head:
+    """The head on voxels twice as long in z: pairs of slices averaged."""
+    even = head.chi.shape[2] // 2 * 2
+
+    def halve(x):
+        return None if x is None else (x[..., 0:even:2] + x[..., 1:even:2]) / np.float32(2)
+
+    mask = halve(head.mask.astype(np.float32)) > 0.75
+    labels = None if head.labels is None else head.labels[..., 0:even:2] * mask
+    size = (*head.voxel_size[:2], 2 * head.voxel_size[2])
+    return Head(halve(head.chi) * mask, mask, halve(head.magnitude), labels, size)
+
+
+def add_lesions(head: Head) -> tuple[Head, np.ndarray]:
+    """The head with `LESIONS`, and their numbers as a map."""
+    inside = np.argwhere(head.mask)
+    low, high = inside.min(0), inside.max(0)
+    chi, where = head.chi.copy(), np.zeros(head.chi.shape, np.uint8)
+    for number, (share, radius, value) in enumerate(LESIONS, 1):
+        centre = np.rint(low + np.asarray(share) * (high - low))
+        ball = sphere(chi.shape, centre, radius, head.voxel_size) & head.mask
+        chi[ball] += value
+        where[ball] = number
+    return Head(chi, head.mask, head.magnitude, head.labels, head.voxel_size), where
+
+
+def read_head(folder: Path, chi_name: str, magnitude_name: str | None = None) -> Head:
+    """A head from NIfTI files: χ, `mask.nii.gz` and perhaps a magnitude."""
+    chi = read_volume(folder / chi_name)
+    mask, _ = read_mask(folder / "mask.nii.gz", like=chi)
+    magnitude = read_volume(folder / magnitude_name).data if magnitude_name else None
+    return Head(chi.data * mask, mask, magnitude, None, chi.voxel_size)
+
+
+def drawn_head(seed: int, shape) -> Head:
+    """A head of step 0 at 1 mm."""
+    head = make_head(tuple(shape), (1.0, 1.0, 1.0), np.random.default_rng(seed))
+    parts = (head[name] for name in ("chi", "mask", "magnitude", "labels"))
+    return Head(*parts, (1.0, 1.0, 1.0))
+
+
+def lesion_case(head: Head, noise_ppm: float, seed: int) -> Case:
+    """A head with lesions; their map goes along."""
+    changed, where = add_lesions(head)
+    case = simulate(changed, noise_ppm, seed)
+    return Case(case.subject, case.truth, case.labels, where)
+
+
+def all_cases(config: dict) -> dict[str, Callable[[], Case]]:
+    """Name → function that makes the case; those whose data is absent are left out.
+
+    Args:
+        config: of the score card: noise_ppm, heads, shape, seed, dataFolder.
+    """
+    noise, seed, data = config["noise_ppm"], config["seed"], Path(config["dataFolder"])
+    first = config["heads"][0]
+
+    def drawn(number):
+        return drawn_head(number, config["shape"])
+
+    cases = {
+        f"head{n}": lambda n=n: simulate(drawn(n), noise, seed) for n in config["heads"]
+    } | {
+        f"head{first}_noise0": lambda: simulate(drawn(first), 0.0, seed),
+        f"head{first}_noise10": lambda: simulate(drawn(first), 0.010, seed),
+        f"head{first}_lesions": lambda: lesion_case(drawn(first), noise, seed),
+        f"head{first}_tilt20": lambda: simulate(drawn(first), noise, seed, TILT),
+        f"head{first}_112mm": lambda: simulate(pair_slices(drawn(first)), noise, seed),
+    }  # fmt: skip
+    if (data / "fansi_phantom/chi.nii.gz").is_file():
+
+        def fansi():
+            return read_head(data / "fansi_phantom", "chi.nii.gz")
+
+        cases |= {
+            "fansi": lambda: simulate(fansi(), noise, seed),
+            "fansi_tilt20": lambda: simulate(fansi(), noise, seed, TILT),
+            "fansi_noise10": lambda: simulate(fansi(), 0.010, seed),
+        }
+    if (data / "qsm2016/chi_cosmos.nii.gz").is_file():
+
+        def cosmos():
+            return read_head(data / "qsm2016", "chi_cosmos.nii.gz", "magnitude.nii.gz")
+
+        cases |= {
+            "cosmos_noise0": lambda: simulate(cosmos(), 0.0, seed),
+            "cosmos": lambda: simulate(cosmos(), 0.003, seed),
+            "cosmos_noise10": lambda: simulate(cosmos(), 0.010, seed),
+            "cosmos_lesions": lambda: lesion_case(cosmos(), noise, seed),
+            "cosmos_tilt20": lambda: simulate(cosmos(), noise, seed, TILT),
+            "cosmos_112mm": lambda: simulate(pair_slices(cosmos()), noise, seed),
+            "measured2016": lambda: measured(cosmos(), data / "qsm2016"),
+        }
+    return cases
+
+
+def measured(head: Head, folder: Path) -> Case:
+    """The measured single-orientation field of 2016 against COSMOS."""
+    field = read_volume(folder / "phs_tissue.nii.gz").data * head.mask
+    return Case(subject_of(field, head), head.chi)
