@@ -19,14 +19,33 @@ from tqdm import tqdm
 from configs import run_step, save_config
 from training_data.channels import check_inputs, extra_channels, make_channels
 from training_data.nifti import check_same_grid, read_volume
+from training_data.patchfile import create_patch_dataset, merge_parts
 from training_data.samples import FIELD_FILE, read_sample, sample_folders
 from training_data.volume import bounding_box, crop_pad, patch_corners
 
 TAG = "[3 genRDFPatchesSyn]"
+DTYPES = ("float32", "float16")
+
+
+def check_options(config: dict) -> None:
+    """Raise a ValueError for an option that no patch could be cut with."""
+    check_inputs(config["inputs"])
+    for key in ("patch_size", "overlap_size"):
+        size = config[key]
+        if len(size) != 3 or not all(isinstance(n, int) and n > 0 for n in size):
+            raise ValueError(f"{key} {size}: expected three positive whole numbers of voxels")
+    if config["dtype"] not in DTYPES:
+        raise ValueError(f"dtype {config['dtype']!r}: expected one of {', '.join(DTYPES)}")
+    if not 0 <= config["min_brain"] <= 1 or config["patches_per_map"] < 0:
+        raise ValueError("expected min_brain from 0 to 1 and patches_per_map of 0 or more")
 
 
 def sample_arrays(folder: Path, config: dict) -> tuple[dict[str, np.ndarray], int]:
-    """Arrays of one map (field, chi, mask and, if asked for, extra), cropped and padded; its index."""
+    """Arrays of one map, cropped and padded, and its index.
+
+    Returns:
+        field, chi (X, Y, Z) [ppm], mask and, if asked for, extra (X, Y, Z, channels); index.
+    """
     sample = read_sample(folder)
     mask = sample.mask
     field = read_volume(folder / FIELD_FILE)
@@ -34,7 +53,7 @@ def sample_arrays(folder: Path, config: dict) -> tuple[dict[str, np.ndarray], in
     arrays = {"field": field.data * mask, "chi": sample.chi.data * mask, "mask": mask}
     names = extra_channels(config["inputs"])
     if names:
-        channels = make_channels(field.data, mask, sample.chi.voxel_size, sample.b0_dir, names)
+        channels = make_channels(field.data, mask, sample.voxel_size, sample.b0_dir, names)
         arrays["extra"] = np.stack([channels[name] for name in names], -1)
     box = bounding_box(mask)
     return {k: crop_pad(x, box, config["patch_size"]) for k, x in arrays.items()}, sample.index
@@ -57,13 +76,6 @@ def window(corner, size) -> tuple[slice, ...]:
     return tuple(slice(int(c), int(c) + n) for c, n in zip(corner, size, strict=True))
 
 
-def create_patch_dataset(file, name: str, count: int, shape, dtype) -> h5py.Dataset:
-    """Data set of `count` patches, a compressed chunk each, without time stamps."""
-    return file.create_dataset(
-        name, (count, *shape), dtype, chunks=(1, *shape), compression="lzf", shuffle=True
-    )
-
-
 def write_part(folder: Path, part: Path, config: dict) -> None:
     """Cut one map's patches into a part file, written under a temporary name and renamed."""
     arrays, index = sample_arrays(folder, config)
@@ -80,43 +92,20 @@ def write_part(folder: Path, part: Path, config: dict) -> None:
     os.replace(temporary, part)
 
 
-def merge_parts(parts: list[Path], target: Path, config: dict) -> int:
-    """Join the part files into one, chunk by compressed chunk; returns the number of patches."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    counts = []
-    for part in parts:
-        with h5py.File(part) as file:
-            counts.append(len(file["corner"]))
-            layout = {k: (d.shape[1:], d.dtype) for k, d in file.items() if k != "corner"}
-    with h5py.File(temporary, "w") as out:
-        for name, (shape, dtype) in layout.items():
-            data, at = create_patch_dataset(out, name, sum(counts), shape, dtype), 0
-            for part in parts:
-                with h5py.File(part) as file:
-                    for i in range(file[name].id.get_num_chunks()):
-                        offset = file[name].id.get_chunk_info(i).chunk_offset
-                        filters, chunk = file[name].id.read_direct_chunk(offset)
-                        data.id.write_direct_chunk((at + offset[0], *offset[1:]), chunk, filters)
-                    at += len(file["corner"])
-        out["corner"] = np.concatenate([h5py.File(p)["corner"][:] for p in parts])
-        out["sample"] = np.repeat([p.stem for p in parts], counts).astype("S")
-        out.attrs["inputs"] = config["inputs"]
-    os.replace(temporary, target)
-    return sum(counts)
-
-
 def main(config: dict) -> None:
     """Run step 3: a part file per map, then one file; go on past a map that fails, exit 1."""
-    check_inputs(config["inputs"])
+    check_options(config)
     folders = sample_folders(Path(config["srcFolder"]), FIELD_FILE)
     target = Path(config["dstFile"])
     names = [f.name for f in folders]
-    save_config({**config, "maps": names}, target.parent)
+    maps = f"{len(names)}, {names[0]} to {names[-1]}"
+    save_config({**config, "samples": maps}, target.parent, free=("run", "dstFile"))
+    parts_folder = target.parent / f"{target.stem}_parts"
     if target.is_file():
+        shutil.rmtree(parts_folder, ignore_errors=True)  # left by a kill
         print(f"{TAG} {target} is finished", flush=True)
         return
 
-    parts_folder = target.parent / f"{target.stem}_parts"
     parts_folder.mkdir(parents=True, exist_ok=True)
     parts = [parts_folder / f"{name}.h5" for name in names]
     failed = []
@@ -130,7 +119,7 @@ def main(config: dict) -> None:
     if failed:
         raise ValueError(f"{len(failed)} of {len(folders)} maps failed: {', '.join(failed)}")
 
-    count = merge_parts(parts, target, config)
+    count = merge_parts(parts, target, config["inputs"])
     shutil.rmtree(parts_folder)
     print(f"{TAG} {count} patches of {len(folders)} maps in {target}", flush=True)
 

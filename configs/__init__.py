@@ -34,23 +34,27 @@ def load_config(step: str, argv: list[str]) -> dict:
         step: name of a module in ``configs`` with a dict ``config``, e.g. ``"step1_genChi"``.
         argv: the script's arguments without its own name: ``*.py`` files and ``key=value``.
 
+    A value may be None where the default is, and for the keys that the step lists as ``optional``.
+
     Raises:
-        ValueError: unknown key, wrong type, an argument of another form, or a file without ``config``.
+        ValueError: unknown key, wrong type, an argument of another form, or a file without
+            ``config``.
         FileNotFoundError: a file of changed keys is not there.
     """
-    defaults = importlib.import_module(f"configs.{step}").config
+    module = importlib.import_module(f"configs.{step}")
+    defaults, optional = module.config, getattr(module, "optional", ())
     config = {key: _rooted(key, value, PROJECT_ROOT) for key, value in defaults.items()}
     pairs = [a for a in argv if "=" in a and not a.endswith(".py")]
     for name in (a for a in argv if a not in pairs):
         for key, value in _changed_keys(name).items():
-            _check(key, value, defaults, name)
+            _check(key, value, defaults, optional, name)
             config[key] = _rooted(key, value, PROJECT_ROOT)
     for pair in pairs:
         key, _, text = pair.partition("=")
         if key not in defaults:
             raise ValueError(_unknown(key, defaults, "the command line"))
-        value = _parse(text, defaults[key])
-        _check(key, value, defaults, "the command line")
+        value = _parse(key, text, defaults[key])
+        _check(key, value, defaults, optional, "the command line")
         config[key] = _rooted(key, value, Path.cwd())
     return {key: _substitute(value, config.get("run", "")) for key, value in config.items()}
 
@@ -117,34 +121,43 @@ def _changed_keys(name: str) -> dict:
         )
     try:
         keys = runpy.run_path(str(path)).get("config")
-    except (SyntaxError, NameError, TypeError) as error:
+    except (
+        SyntaxError, NameError, TypeError, ValueError, ImportError, AttributeError, LookupError,
+        ArithmeticError,
+    ) as error:  # fmt: skip
         raise ValueError(f"config file {name} is not valid Python: {error}") from error
     if not isinstance(keys, dict):
         raise ValueError(f"config file {name} holds no dict named `config`")
     return keys
 
 
-def _parse(text: str, default):
-    if isinstance(default, str):
+def _parse(key: str, text: str, default):
+    """Value of `key=text`: words are left as they are, all else is read as Python."""
+    if isinstance(default, str) or key.endswith(_PATH_ENDINGS):
         return None if text == "None" else text
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
+        if isinstance(default, (list, tuple)) and "," in text:  # words without quotes
+            return [word.strip() for word in text.strip("[]()").split(",")]
         return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def _check(key: str, value, defaults: dict, source: str) -> None:
+def _check(key: str, value, defaults: dict, optional, source: str) -> None:
     if key not in defaults:
         raise ValueError(_unknown(key, defaults, source))
     default = defaults[key]
-    if default is None or (value is None and not isinstance(default, (bool, int, float))):
+    if default is None and key.endswith(_PATH_ENDINGS) and not isinstance(value, (str, type(None))):
+        raise ValueError(f"{source}: key {key!r} expects a path or None, got {value!r}")
+    if default is None or (value is None and key in optional):
         return
     expected = {float: (int, float), list: (list, tuple), tuple: (list, tuple)}.get(
         type(default), type(default)
     )
     if not isinstance(value, expected) or isinstance(value, bool) != isinstance(default, bool):
         raise ValueError(
-            f"{source}: key {key!r} expects {type(default).__name__} (default {default!r}), got {value!r}"
+            f"{source}: key {key!r} expects {type(default).__name__} (default {default!r}), "
+            f"got {value!r}"
         )
 
 

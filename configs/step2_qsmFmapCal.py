@@ -7,12 +7,12 @@ config = {
     "run": "default",  # name of the run: folders below runs/
     "srcFolder": "runs/{run}/1_chi",  # step 1's output; the fields are written beside the maps
     "device": "auto",  # "gpu" (CuPy), "cpu" (SciPy), or "auto": the GPU where there is one
-    "pad": True,  # zero-pad to twice the brain, so that no field wraps around; the 2020 release did not
+    "pad": True,  # zero-pad to twice the brain: no field wraps around; False: as the 2020 release
     "voxel_size": None,  # [mm], three numbers; None: from each file's header
     "b0_dir": None,  # direction of B0 in voxel axes; None: from sample.json, else from the affine
     "seed": 0,  # of the noise; a map's noise depends on (seed, index) only
     # Off in the 2020 release; what a measured field has and a simulated one lacks (noise.py):
-    "noise_ppm": [],  # [low, high] of the noise's median standard deviation, drawn log-uniformly [ppm]
+    "noise_ppm": [],  # [low, high] of the noise's median sd [ppm], drawn log-uniformly; []: none
     "model_errors": 0.0,  # strength of structured errors, 0 to 1: 1 reaches half the field's spread
     "model_errors_chance": 0.5,  # share of the maps that get them
 }

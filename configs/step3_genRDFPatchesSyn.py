@@ -11,10 +11,7 @@ config = {
     "overlap_size": [32, 32, 32],  # voxels between corners: a stride, the 2020 name is kept
     "patches_per_map": 0,  # random choice of so many patches per map; 0: all
     "min_brain": 0.0,  # least share of a patch inside the mask; 0: keep all
-    "inputs": [
-        "field",
-        "mask",
-    ],  # channels of the network; also "tikhonov", "tv", "noise" (channels.py)
+    "inputs": ["field", "mask"],  # channels of the network; more of them: channels.py
     "dtype": "float32",  # "float16" halves the file; its rounding is below 0.05 % of a value
     "seed": 0,  # of the random choice
 }

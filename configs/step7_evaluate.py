@@ -3,6 +3,7 @@
 python network_model/evaluate.py [file of changed keys] [key=value ...]
 """
 
+optional = ("labelsFile",)  # may be None although the default is not
 config = {
     "run": "default",  # name of the run: folders below runs/
     "srcFolder": "runs/{run}/5_finetune",  # step 5's output: chi_round00.nii.gz and chi.nii.gz

@@ -33,12 +33,8 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
     """Short warm-up, constant, then linear to zero over the last `share` of `steps` batches."""
 
     def __init__(self, learning_rate: float, steps: int, share: float = 0.3, warmup: int = 100):
-        self.learning_rate, self.steps, self.share, self.warmup = (
-            learning_rate,
-            steps,
-            share,
-            warmup,
-        )
+        self.learning_rate, self.steps = learning_rate, steps
+        self.share, self.warmup = share, warmup
 
     def __call__(self, step):
         ops = keras.ops
@@ -55,7 +51,7 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
 def save_state(path, model: keras.Model, notes: dict) -> None:
     """Write all variables of a compiled model and its optimizer, with notes, atomically (HDF5)."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     with h5py.File(temporary, "w") as file:
         file.attrs["notes"] = json.dumps(notes)
         for i, variable in enumerate(_state_variables(model)):
@@ -106,7 +102,9 @@ def cut_rows(path, count: int) -> None:
     path = Path(path)
     if path.is_file():
         lines = path.read_text().splitlines(keepends=True)
-        path.write_text("".join(lines[: count + 1]))
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text("".join(lines[: count + 1]))
+        os.replace(temporary, path)
 
 
 def plot_curves(path, columns: dict[str, list[float]], x: str, title: str) -> None:
@@ -118,7 +116,7 @@ def plot_curves(path, columns: dict[str, list[float]], x: str, title: str) -> No
     axes.set(xlabel=x, ylabel="loss", title=title, yscale="log")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    temporary = Path(path).with_suffix(f".{os.getpid()}.png")
+    temporary = Path(path).with_name(f".{Path(path).stem}.tmp.png")
     figure.savefig(temporary, dpi=120)
     plt.close(figure)
     os.replace(temporary, path)

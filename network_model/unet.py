@@ -91,7 +91,9 @@ def build_unet(spec: dict, domains=("source", "target")) -> keras.Model:
     chi = {name: last(f) for name, f in features.items()}
     if spec["residual"]:
         at = spec["inputs"].index(spec["residual"])
-        chi = {name: layers.Add()([c, x[name][..., at : at + 1]]) for name, c in chi.items()}
+        # In float32: half precision would round what the correction is added to.
+        add = layers.Add(dtype="float32")
+        chi = {name: add([c, x[name][..., at : at + 1]]) for name, c in chi.items()}
     outputs = {f"{n}_chi": layers.Multiply(name=f"{n}_chi", dtype="float32")([chi[n], mask[n]])
                for n in domains}  # fmt: skip
     inputs = {f"{n}_x": x[n] for n in domains} | {f"{n}_mask": mask[n] for n in domains}
@@ -150,7 +152,7 @@ def save_network(model: keras.Model, spec: dict, path, notes: dict | None = None
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     with h5py.File(temporary, "w") as file:
         file.attrs["spec"] = json.dumps(spec)
         file.attrs["notes"] = json.dumps(notes or {}, default=list)

@@ -30,7 +30,7 @@ def dipole_kernel(shape, voxel_size, b0_dir=(0.0, 0.0, 1.0), xp=np, real: bool =
     b = np.asarray(b0_dir, float)
     if b.shape != (3,) or not np.isfinite(b).all() or np.linalg.norm(b) == 0:
         raise ValueError(f"b0_dir {b0_dir}: expected three numbers, not all zero")
-    if len(voxel_size) != 3 or not np.all(np.asarray(voxel_size) > 0):
+    if np.shape(voxel_size) != (3,) or not np.all(np.asarray(voxel_size, float) > 0):
         raise ValueError(f"voxel_size {voxel_size}: expected three positive lengths in mm")
     b = b / np.linalg.norm(b)
     k = [xp.fft.fftfreq(n, d) for n, d in zip(shape, voxel_size, strict=True)]
@@ -42,8 +42,19 @@ def dipole_kernel(shape, voxel_size, b0_dir=(0.0, 0.0, 1.0), xp=np, real: bool =
     ]
     k2 = k[0] ** 2 + k[1] ** 2 + k[2] ** 2
     k2[0, 0, 0] = 1
-    along = k[0] * xp.float32(b[0]) + k[1] * xp.float32(b[1]) + k[2] * xp.float32(b[2])
-    kernel = xp.float32(1 / 3) - along**2 / k2
+    along = [f * xp.float32(c) for f, c in zip(k, b, strict=True)]
+    # At the Nyquist frequency of an even axis k and −k are one sample. Products with another axis
+    # average out there; without that, the kernel of an oblique B0 is not that of a real field.
+    nyquist = []
+    for axis, n in enumerate(shape):
+        last = xp.zeros_like(along[axis])
+        if n % 2 == 0:
+            at = tuple(n // 2 if i == axis else 0 for i in range(3))
+            last[at] = along[axis][at]
+            along[axis][at] = 0
+        nyquist.append(last**2)
+    squared = (along[0] + along[1] + along[2]) ** 2 + (nyquist[0] + nyquist[1] + nyquist[2])
+    kernel = xp.float32(1 / 3) - squared / k2
     kernel[0, 0, 0] = 0
     return kernel
 

@@ -68,7 +68,8 @@ def read_volume(path, ndim: int | tuple[int, ...] = 3) -> Volume:
         zlib.error,
     ) as error:
         raise ValueError(
-            f"{path}: not a readable NIfTI volume, or truncated ({error}); copy or convert the file again"
+            f"{path}: not a readable NIfTI volume, or truncated ({error}); "
+            "copy or convert the file again"
         ) from error
     if not (np.issubdtype(data.dtype, np.number) or data.dtype == bool) or np.iscomplexobj(data):
         raise ValueError(
@@ -88,7 +89,8 @@ def _checked(data, affine, header, path, ndims) -> Volume:
     bad = data.size - int(np.count_nonzero(np.isfinite(data)))
     if bad:
         raise ValueError(
-            f"{path}: {bad} voxels are NaN or infinite in float32; set them to zero and mask them out"
+            f"{path}: {bad} voxels are NaN or infinite in float32; "
+            "set them to zero and mask them out"
         )
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise ValueError(f"{path}: the affine is not invertible; set a valid sform or qform")
@@ -119,7 +121,10 @@ def read_mask(path, like: Volume | None = None) -> tuple[np.ndarray, Volume]:
 
 
 def check_same_grid(a: Volume, b: Volume) -> None:
-    """Raise a ValueError unless two volumes have one shape and one place (to 1 % of a voxel)."""
+    """Raise a ValueError unless two volumes have one shape and one place.
+
+    Rounded affines pass: corners may differ by 1 % of a voxel, times the root of the grid's length.
+    """
     if a.data.shape[:3] != b.data.shape[:3]:
         raise ValueError(
             f"{b.path}: shape {b.data.shape[:3]} differs from {a.data.shape[:3]} of {a.path}; "
@@ -129,7 +134,8 @@ def check_same_grid(a: Volume, b: Volume) -> None:
     shift = np.abs((a.affine - b.affine)[:3, :3] @ corners + (a.affine - b.affine)[:3, 3:]).max()
     if shift > 0.01 * max(a.voxel_size) * max(a.data.shape[:3]) ** 0.5:
         raise ValueError(
-            f"{b.path}: lies up to {shift:.2f} mm off {a.path} (affines differ); resample it to the same grid"
+            f"{b.path}: lies up to {shift:.2f} mm off {a.path} (affines differ); "
+            "resample it to the same grid"
         )
 
 
@@ -161,7 +167,8 @@ def write_volume(path, data, like: Volume | None = None, affine=None) -> None:
     else:
         image.header.set_xyzt_units("mm")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name.removesuffix(suffix)}.{os.getpid()}.tmp{suffix}")
+    # The same name every time, so that what a kill leaves behind is written over.
+    temporary = path.with_name(f".{path.name.removesuffix(suffix)}.tmp{suffix}")
     nib.save(image, temporary)
     os.replace(temporary, path)
 

@@ -136,9 +136,9 @@ def _tensor_field(chi, mask, voxel_size, rng):
     for axis in range(2):
         tissue = (chi + 0.03 * smooth_noise(mask.shape, rng, rng.uniform(1, 3))) * mask
         source = tissue * smooth_noise(mask.shape, rng, rng.uniform(4, 10))
-        tilt = np.eye(3)[axis]
-        plus = forward_field(source, voxel_size, tilt + (0, 0, 1), pad=False)
-        out += plus - forward_field(source, voxel_size, (0, 0, 1) - tilt, pad=False)
+        up, tilt = np.eye(3)[2], np.eye(3)[axis]
+        plus = forward_field(source, voxel_size, up + tilt, pad=False)
+        out += plus - forward_field(source, voxel_size, up - tilt, pad=False)
     return out
 
 

@@ -14,13 +14,28 @@ from tqdm import tqdm
 
 from configs import run_step, save_config
 from training_data.backend import to_device, to_host
-from training_data.dipole import forward_field
+from training_data.dipole import dipole_kernel, forward_field
 from training_data.nifti import write_volume
 from training_data.noise import add_complex_noise, add_model_errors, smooth_noise
-from training_data.samples import FIELD_FILE, read_sample, sample_folders
+from training_data.samples import FIELD_FILE, FIELDS_CONFIG, read_sample, sample_folders
 from training_data.volume import bounding_box
 
 TAG = "[2 qsmFmapCal]"
+
+
+def check_options(config: dict) -> None:
+    """Raise a ValueError for an option that no field could be made with."""
+    to_device(np.zeros(1), config["device"])
+    for key in ("voxel_size", "b0_dir"):
+        if config[key] is not None:
+            dipole_kernel((2, 2, 2), **{"voxel_size": (1, 1, 1), key: config[key]})
+    noise = config["noise_ppm"]
+    numbers = all(isinstance(n, (int, float)) for n in noise)
+    if noise and not (numbers and len(noise) == 2 and 0 < noise[0] <= noise[1]):
+        raise ValueError(f"noise_ppm {noise}: expected [low, high], 0 < low <= high [ppm], or []")
+    for key in ("model_errors", "model_errors_chance"):
+        if not 0 <= config[key] <= 1:
+            raise ValueError(f"{key} {config[key]}: expected a number from 0 to 1")
 
 
 def field_of_map(folder: Path, config: dict):
@@ -28,19 +43,19 @@ def field_of_map(folder: Path, config: dict):
 
     Args:
         folder: a map's folder of step 1.
-        config: step 2's configuration.
+        config: step 2's configuration; `voxel_size` and `b0_dir` are read from the file that it
+            was saved to beside the map, so that step 3 goes by the same.
 
     Returns:
         field (X, Y, Z) float32 [ppm], zero outside the mask; and the map's Volume.
     """
     sample = read_sample(folder)
-    chi, mask = sample.chi, sample.mask
-    voxel_size = config["voxel_size"] or chi.voxel_size
-    b0_dir = config["b0_dir"] or sample.b0_dir
-    box = bounding_box(chi.data != 0)
+    chi, mask, voxel_size = sample.chi, sample.mask, sample.voxel_size
+    # Padded, the brain's box is enough. Circular, the grid decides what wraps around.
+    box = bounding_box(mask | (chi.data != 0)) if config["pad"] else (slice(None),) * 3
     field = np.zeros(mask.shape, np.float32)
-    inside = to_device(chi.data[box], config["device"])
-    field[box] = to_host(forward_field(inside, voxel_size, b0_dir, pad=config["pad"]))
+    source = to_device(chi.data[box], config["device"])
+    field[box] = to_host(forward_field(source, voxel_size, sample.b0_dir, pad=config["pad"]))
     rng = np.random.default_rng([config["seed"], sample.index, 2])
     if config["model_errors"] and rng.random() < config["model_errors_chance"]:
         field = add_model_errors(field, chi.data, mask, voxel_size, rng, config["model_errors"])
@@ -54,9 +69,10 @@ def field_of_map(folder: Path, config: dict):
 
 def main(config: dict) -> None:
     """Run step 2 on every map of `srcFolder`; go on past a map that fails, name it, exit 1."""
+    check_options(config)
     source = Path(config["srcFolder"])
     folders = sample_folders(source)
-    save_config(config, source, "config_fields.json", free=("device",))
+    save_config(config, source, FIELDS_CONFIG, free=("device", "run", "srcFolder"))
 
     todo = [f for f in folders if not (f / FIELD_FILE).is_file()]
     print(f"{TAG} {len(folders)} maps, {len(folders) - len(todo)} finished before", flush=True)
@@ -64,7 +80,7 @@ def main(config: dict) -> None:
     for folder in tqdm(todo, desc=TAG, unit="map"):
         try:
             field, chi = field_of_map(folder, config)
-            write_volume(folder / "fmap_suscp.nii.gz", field, like=chi)
+            write_volume(folder / FIELD_FILE, field, like=chi)
         except (ValueError, OSError) as error:
             failed.append(folder.name)
             tqdm.write(f"{TAG} {folder}: {error}")

@@ -8,12 +8,9 @@ import numpy as np
 
 from training_data.nifti import Volume, b0_direction, read_mask, read_volume
 
-CHI_FILE, MASK_FILE, SAMPLE_FILE, FIELD_FILE = (
-    "suscp.nii.gz",
-    "Mask.nii.gz",
-    "sample.json",
-    "fmap_suscp.nii.gz",
-)
+CHI_FILE, MASK_FILE, SAMPLE_FILE = "suscp.nii.gz", "Mask.nii.gz", "sample.json"
+FIELD_FILE = "fmap_suscp.nii.gz"
+FIELDS_CONFIG = "config_fields.json"  # step 2's, beside the maps' folders
 
 
 @dataclass(frozen=True)
@@ -23,12 +20,14 @@ class Sample:
     Attributes:
         chi: susceptibility [ppm] and its grid.
         mask: (X, Y, Z) bool.
-        b0_dir: direction of B0 in voxel axes.
+        voxel_size: 3 floats [mm], as the field is or will be made with.
+        b0_dir: direction of B0 in voxel axes, likewise.
         index: number of the map in its run.
     """
 
     chi: Volume
     mask: np.ndarray
+    voxel_size: tuple[float, float, float]
     b0_dir: tuple[float, float, float]
     index: int
 
@@ -47,15 +46,22 @@ def sample_folders(source: Path, name: str = CHI_FILE) -> list[Path]:
 
 
 def read_sample(folder: Path) -> Sample:
-    """Read a map of step 1. Raises a ValueError that names the file for anything unreadable."""
+    """Read a map of step 1, with the voxel size and the direction of B0 that step 2 may override.
+
+    Raises:
+        ValueError: anything unreadable; the message names the file.
+    """
     chi = read_volume(folder / CHI_FILE)
     mask, _ = read_mask(folder / MASK_FILE, like=chi)
     try:
         notes = json.loads((folder / SAMPLE_FILE).read_text())
         index = int(notes["index"])
-    except (OSError, ValueError, KeyError) as error:
+        fields = folder.parent / FIELDS_CONFIG
+        override = json.loads(fields.read_text()) if fields.is_file() else {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{folder / SAMPLE_FILE}: not readable ({error}); run step 1 again"
         ) from error
-    b0_dir = tuple(notes.get("b0_dir") or b0_direction(chi.affine))
-    return Sample(chi, mask, b0_dir, index)
+    voxel_size = tuple(override.get("voxel_size") or chi.voxel_size)
+    b0_dir = tuple(override.get("b0_dir") or notes.get("b0_dir") or b0_direction(chi.affine))
+    return Sample(chi, mask, voxel_size, b0_dir, index)

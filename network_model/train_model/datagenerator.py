@@ -45,7 +45,8 @@ class PatchFile:
         missing = [n for n in extra_channels(self.inputs) if n not in stored]
         if missing:
             raise ValueError(
-                f"{path}: lacks the channels {', '.join(missing)}; run step 3 with inputs={self.inputs}"
+                f"{path}: lacks the channels {', '.join(missing)}; "
+                f"run step 3 with inputs={self.inputs}"
             )
         self.stored = stored
 
@@ -73,7 +74,7 @@ class PatchFile:
                 f"{self.path}: {len(names)} map; training needs 2 or more: set number in step 1"
             )
         order = np.random.default_rng([seed, 4]).permutation(names)
-        kept = order[: max(1, round(share * len(names)))]
+        kept = order[: min(max(1, round(share * len(names))), len(names) - 1)]
         held = np.isin(self.samples, kept)
         return np.flatnonzero(~held), np.flatnonzero(held)
 

@@ -8,6 +8,7 @@ domain. After each epoch the state, the log and the curve are written; the same 
 kill goes on with the next epoch. `weights.h5` are those of the best validation loss.
 """
 
+import math
 import os
 from pathlib import Path
 
@@ -18,8 +19,6 @@ import keras
 
 from configs import run_step, save_config
 from network_model.callbacks import (
-    ExponentialSteps,
-    LinearDecay,
     append_row,
     cut_rows,
     load_state,
@@ -27,68 +26,16 @@ from network_model.callbacks import (
     read_rows,
     save_state,
 )
-from network_model.layers import CalFMLayer
-from network_model.losses import SOURCE_LOSSES, NDIErr, TotalVariation
 from network_model.subject import subject_from_config
+from network_model.train_model.build import check_options, compile_model, distribution, gpu_present
 from network_model.train_model.datagenerator import DataGenerator, PatchFile, TargetCrops
-from network_model.unet import build_unet, fill_network, grid_multiple, make_spec, save_network
+from network_model.unet import grid_multiple, make_spec, save_network
 
 TAG = "[4 train]"
-FREE_KEYS = ("datasets_path", "epochs", "patience", "schedule", "learning_rate", "gpus", "validation_steps")
-
-
-def distribution(gpus: int):
-    """TensorFlow's scope for several GPUs of one node; an empty one otherwise."""
-    if gpus < 2:
-        return keras.name_scope("single")
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError("gpus above 1 need KERAS_BACKEND=tensorflow")
-    import tensorflow as tf
-
-    return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(gpus)]).scope()
-
-
-def gpu_present() -> bool:
-    """Whether Keras's backend runs on a GPU."""
-    return any(name.startswith("gpu") for name in keras.distribution.list_devices())
-
-
-def compile_model(config: dict, spec: dict, patches: PatchFile, subject, steps: int) -> keras.Model:
-    """Network, physics layer, losses, optimizer and learning rate of a config."""
-    domains = ("source", "target") if subject else ("source",)
-    model = build_unet(spec, domains)
-    if config["warm_start_path"]:
-        fill_network(model, config["warm_start_path"])
-    losses = {"source_chi": SOURCE_LOSSES[config["source_loss"]]()}
-    weights = {"source_chi": config["source_weight"]}
-    outputs = dict(model.output)
-    if subject:
-        physics = CalFMLayer(patches.shape, subject.voxel_size, subject.b0_dir, name="target_field")
-        outputs["target_field"] = physics(outputs["target_chi"])
-        losses |= {"target_field": NDIErr(), "target_chi": TotalVariation()}
-        weights |= {"target_field": config["data_weight"], "target_chi": config["tv_weight"]}
-    rate = {
-        "2020": lambda: ExponentialSteps(config["learning_rate"]),
-        "linear": lambda: LinearDecay(config["learning_rate"], steps, config["decay_share"]),
-    }[config["schedule"]]()
-    optimizer = keras.optimizers.Adam(rate, clipnorm=config["clipnorm"] or None)
-    if config["mixed_precision"] and keras.config.dtype_policy().name == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    model = keras.Model(model.input, outputs, name="training")
-    # XLA on a CPU made a TensorFlow step ten times slower (docs/LESSONS.md).
-    plain = keras.backend.backend() == "tensorflow" and not gpu_present()
-    model.compile(optimizer, losses, loss_weights=weights, jit_compile=False if plain else "auto")
-    optimizer.build(model.trainable_variables)
-    return model
-
-
-def check_choices(config: dict) -> None:
-    """Raise a ValueError for a schedule or a source loss that does not exist."""
-    for key, choices in (("schedule", ("2020", "linear")), ("source_loss", tuple(SOURCE_LOSSES))):
-        if config[key] not in choices:
-            raise ValueError(f"{key} {config[key]!r}: expected one of {', '.join(choices)}")
-    if config["source_balance"] and not config["residual"]:
-        raise ValueError("source_balance needs a residual channel to weigh patches by")
+FREE_KEYS = (
+    "run", "dstFolder", "datasets_path", "epochs", "patience", "schedule", "learning_rate", "gpus",
+    "validation_steps", "verbose",
+)  # fmt: skip
 
 
 def run_epoch(model, config: dict, data: dict, epoch: int) -> dict:
@@ -106,19 +53,18 @@ def run_epoch(model, config: dict, data: dict, epoch: int) -> dict:
 
 def main(config: dict) -> None:
     """Run step 4, from the beginning or from the last finished epoch."""
-    check_choices(config)
+    check_options(config)
     spec, folder = make_spec(config), Path(config["dstFolder"])
     patches = PatchFile(config["datasets_path"], spec["inputs"])
     if any(n % grid_multiple(spec) for n in patches.shape):
         raise ValueError(f"patches of {patches.shape}: depth {spec['depth']} needs multiples of "
-                         f"{grid_multiple(spec)}; change patch_size in step 3, or depth")  # fmt: skip
+                         f"{grid_multiple(spec)}; change patch_size of step 3")  # fmt: skip
     subject = subject_from_config(config) if config["fieldFile"] else None
     save_config(config, folder, free=FREE_KEYS)
 
     keras.utils.set_random_seed(config["seed"])
-    if config["mixed_precision"]:
-        half = "mixed_float16" if gpu_present() else "mixed_bfloat16"
-        keras.mixed_precision.set_global_policy(half)
+    half = "mixed_float16" if gpu_present() else "mixed_bfloat16"
+    keras.config.set_dtype_policy(half if config["mixed_precision"] else "float32")
     train, validation = patches.split(config["validation_split"], config["seed"])
     target = (
         TargetCrops(subject, spec["inputs"], patches.shape, config["target_crop"])
@@ -140,17 +86,20 @@ def main(config: dict) -> None:
           f"{model.count_params():,} parameters", flush=True)  # fmt: skip
 
     for epoch in range(done["epoch"], config["epochs"]):
+        if epoch - done["best_epoch"] >= config["patience"]:
+            print(f"{TAG} no better validation loss in {config['patience']} epochs", flush=True)
+            break
         row = run_epoch(model, config, data, epoch)
+        if not math.isfinite(row["loss"] + row["val_loss"]):
+            raise ValueError(f"epoch {epoch + 1}: the loss is not finite; lower learning_rate")
         append_row(log, row)
         if row["val_loss"] < done["best"]:
             done |= {"best": row["val_loss"], "best_epoch": epoch + 1}
             notes = {"config": config, "epoch": epoch + 1, "val_loss": row["val_loss"]}
             save_network(model, spec, folder / "weights.h5", notes, config["weights_dtype"])
-        save_state(state, model, done | {"epoch": epoch + 1})
+        done["epoch"] = epoch + 1
+        save_state(state, model, done)
         plot_curves(folder / "curve.png", read_rows(log), "epoch", "Training and validation loss")
-        if epoch + 1 - done["best_epoch"] >= config["patience"]:
-            print(f"{TAG} no better validation loss in {config['patience']} epochs", flush=True)
-            break
     print(f"{TAG} best validation loss {done['best']:.5f} in epoch {done['best_epoch']}; "
           f"weights in {folder / 'weights.h5'}", flush=True)  # fmt: skip
 

@@ -1,0 +1,75 @@
+"""The training model of a config: network, physics layer, losses, optimizer, learning rate."""
+
+import keras
+
+from network_model.callbacks import ExponentialSteps, LinearDecay
+from network_model.layers import CalFMLayer
+from network_model.losses import SOURCE_LOSSES, NDIErr, TotalVariation
+from network_model.train_model.datagenerator import PatchFile
+from network_model.unet import build_unet, fill_network
+
+SCHEDULES = ("2020", "linear")
+
+
+def check_options(config: dict) -> None:
+    """Raise a ValueError for an option that no training could be done with."""
+    for key, choices in (("schedule", SCHEDULES), ("source_loss", tuple(SOURCE_LOSSES))):
+        if config[key] not in choices:
+            raise ValueError(f"{key} {config[key]!r}: expected one of {', '.join(choices)}")
+    for key, low in (("batch_size", 1), ("epochs", 1), ("steps_per_epoch", 0),
+                     ("validation_steps", 0), ("patience", 1), ("seed", 0)):  # fmt: skip
+        if config[key] < low:
+            raise ValueError(f"{key} {config[key]}: expected a whole number of at least {low}")
+    if config["source_balance"] and not config["residual"]:
+        raise ValueError("source_balance needs a residual channel to weigh patches by")
+    if not 0 < config["validation_split"] < 1:
+        raise ValueError(f"validation_split {config['validation_split']}: expected 0 < share < 1")
+    if not config["learning_rate"] > 0:
+        raise ValueError(f"learning_rate {config['learning_rate']}: expected a positive number")
+    if config["weights_dtype"] not in ("float32", "float16"):
+        raise ValueError(f"weights_dtype {config['weights_dtype']!r}: expected float32 or float16")
+
+
+def distribution(gpus: int):
+    """TensorFlow's scope for several GPUs of one node; an empty one otherwise."""
+    if gpus < 2:
+        return keras.name_scope("single")
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError("gpus above 1 need KERAS_BACKEND=tensorflow")
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(gpus)]).scope()
+
+
+def gpu_present() -> bool:
+    """Whether Keras's backend runs on a GPU."""
+    return any(name.startswith("gpu") for name in keras.distribution.list_devices())
+
+
+def compile_model(config: dict, spec: dict, patches: PatchFile, subject, steps: int) -> keras.Model:
+    """Network, physics layer, losses, optimizer and learning rate of a config."""
+    domains = ("source", "target") if subject else ("source",)
+    model = build_unet(spec, domains)
+    if config["warm_start_path"]:
+        fill_network(model, config["warm_start_path"])
+    losses = {"source_chi": SOURCE_LOSSES[config["source_loss"]]()}
+    weights = {"source_chi": config["source_weight"]}
+    outputs = dict(model.output)
+    if subject:
+        physics = CalFMLayer(patches.shape, subject.voxel_size, subject.b0_dir, name="target_field")
+        outputs["target_field"] = physics(outputs["target_chi"])
+        losses |= {"target_field": NDIErr(), "target_chi": TotalVariation()}
+        weights |= {"target_field": config["data_weight"], "target_chi": config["tv_weight"]}
+    rate = {
+        "2020": lambda: ExponentialSteps(config["learning_rate"]),
+        "linear": lambda: LinearDecay(config["learning_rate"], steps, config["decay_share"]),
+    }[config["schedule"]]()
+    optimizer = keras.optimizers.Adam(rate, clipnorm=config["clipnorm"] or None)
+    if config["mixed_precision"] and keras.config.dtype_policy().name == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model = keras.Model(model.input, outputs, name="training")
+    # XLA on a CPU made a TensorFlow step ten times slower (docs/LESSONS.md).
+    plain = keras.backend.backend() == "tensorflow" and not gpu_present()
+    model.compile(optimizer, losses, loss_weights=weights, jit_compile=False if plain else "auto")
+    optimizer.build(model.trainable_variables)
+    return model

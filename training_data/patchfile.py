@@ -1,0 +1,49 @@
+"""The HDF5 file of patches: one chunk = one patch, so that training reads any of them at once."""
+
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+
+def create_patch_dataset(file, name: str, count: int, shape, dtype) -> h5py.Dataset:
+    """Data set of `count` patches, a compressed chunk each, without time stamps."""
+    return file.create_dataset(
+        name, (count, *shape), dtype, chunks=(1, *shape), compression="lzf", shuffle=True
+    )
+
+
+def merge_parts(parts: list[Path], target: Path, inputs) -> int:
+    """Join part files into one, chunk by compressed chunk, written under a temporary name.
+
+    Args:
+        parts: a file per map: patches of each array, and `corner` (N, 3).
+        target: file to write; it also gets `sample` (N,), the stems of the parts.
+        inputs: channels of the network, kept as the file's attribute.
+
+    Returns:
+        number of patches.
+    """
+    temporary = target.with_name(f".{target.name}.tmp")
+    corners = []
+    for part in parts:
+        with h5py.File(part) as file:
+            corners.append(file["corner"][:])
+            layout = {k: (d.shape[1:], d.dtype) for k, d in file.items() if k != "corner"}
+    counts = [len(c) for c in corners]
+    with h5py.File(temporary, "w") as out:
+        for name, (shape, dtype) in layout.items():
+            data, at = create_patch_dataset(out, name, sum(counts), shape, dtype), 0
+            for part, count in zip(parts, counts, strict=True):
+                with h5py.File(part) as file:
+                    for i in range(file[name].id.get_num_chunks()):
+                        offset = file[name].id.get_chunk_info(i).chunk_offset
+                        filters, chunk = file[name].id.read_direct_chunk(offset)
+                        data.id.write_direct_chunk((at + offset[0], *offset[1:]), chunk, filters)
+                at += count
+        out["corner"] = np.concatenate(corners)
+        out["sample"] = np.repeat([p.stem for p in parts], counts).astype("S")
+        out.attrs["inputs"] = inputs
+    os.replace(temporary, target)
+    return sum(counts)
