@@ -67,3 +67,29 @@ def save_figure(figure: Figure, path, dpi: int = 100) -> None:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.png")
     figure.savefig(temporary, dpi=dpi)
     os.replace(temporary, path)
+
+
+def bar_figure(path, rows: list[dict], methods, metrics) -> None:
+    """One PNG: a panel per metric, a group of bars per case, a bar per method.
+
+    Args:
+        path: of the PNG.
+        rows: a dict per case and method with keys "case", "method" and the metrics.
+        methods: names, in the order of the bars; metrics: names, a panel each.
+    """
+    cases = list(dict.fromkeys(row["case"] for row in rows))
+    values = {(row["case"], row["method"]): row for row in rows}
+    figure = Figure(figsize=(1 + 0.85 * len(cases), 3.4 * len(metrics)), layout="constrained")
+    width = 0.85 / len(methods)
+    for ax, metric in zip(figure.subplots(len(metrics), squeeze=False)[:, 0], metrics, strict=True):
+        for i, method in enumerate(methods):
+            heights = [values.get((case, method), {}).get(metric, np.nan) for case in cases]
+            ax.bar(np.arange(len(cases)) + (i - len(methods) / 2 + 0.5) * width, heights, width,
+                   label=method)  # fmt: skip
+        if metric == "nrmse":
+            ax.set_ylim(0, 110)
+        ax.set_xticks(range(len(cases)), cases, rotation=35, ha="right", fontsize=8)
+        ax.set_ylabel(f"{metric} [%]" if metric == "nrmse" else metric)
+        ax.grid(axis="y", alpha=0.3)
+    ax.legend(ncols=len(methods), fontsize=8)
+    save_figure(figure, path)

@@ -1,0 +1,137 @@
+"""Speed and memory, as ratios of alternatives measured side by side in one run.
+
+    python benchmarks/bench.py [--size 160] [--repeats 5]
+
+Each row times A and B in turn (A B A B …) and gives the median of B/A pair by pair: above one, A is
+faster. GPU rows appear where CuPy finds a GPU. Wall seconds; CPU seconds where a row says so.
+"""
+
+import argparse
+import statistics
+import time
+
+import network_model.quiet  # noqa: F401
+
+# isort: split
+import keras
+import numpy as np
+import scipy.fft
+
+from network_model.inference import predict
+from network_model.losses import SourceL1
+from network_model.subject import make_subject
+from network_model.unet import SPEC, build_unet, make_spec
+from training_data.backend import gpu_available, to_device, to_host
+from training_data.dipole import dipole_kernel, forward_field
+from training_data.inversion import invert, tikhonov, tv_admm
+from training_data.phantom import make_head
+
+
+def compare(name: str, a, b, repeats: int) -> str:
+    """A line of the table: median seconds of A and B, and the median of B/A."""
+    a(), b()
+    pairs = [(_seconds(a), _seconds(b)) for _ in range(repeats)]
+    ratio = statistics.median(y / x for x, y in pairs)
+    first, second = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return f"{name:<62} {first:9.3f} {second:9.3f} {ratio:8.2f}"
+
+
+def _seconds(call) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def physics_rows(head: dict, voxel_size, repeats: int):
+    """Field, FFT and inversions on the CPU; CuPy against NumPy where there is a GPU."""
+    chi, mask = head["chi"], head["mask"]
+    kernel = dipole_kernel(chi.shape, voxel_size)
+    full = dipole_kernel(chi.shape, voxel_size, real=False)
+
+    def real():
+        return scipy.fft.irfftn(scipy.fft.rfftn(chi, workers=-1) * kernel, workers=-1)
+
+    def complex128():
+        return np.fft.ifftn(np.fft.fftn(chi.astype(np.complex128)) * full).real
+
+    yield compare(
+        "field: float32 real FFT, all cores | complex128, as in 2020", real, complex128, repeats
+    )
+    yield compare("field: circular | zero-padded to twice the size",
+                  lambda: forward_field(chi, voxel_size, pad=False),
+                  lambda: forward_field(chi, voxel_size), repeats)  # fmt: skip
+    field = forward_field(chi, voxel_size) * mask
+    yield compare("TV by ADMM, 10 iterations: linear | nonlinear",
+                  lambda: tv_admm(field, mask, voxel_size, iterations=10),
+                  lambda: tv_admm(field, mask, voxel_size, iterations=10, nonlinear=True),
+                  repeats)  # fmt: skip
+    yield compare("Tikhonov | TV by ADMM, as the channels of the network have it",
+                  lambda: tikhonov(field, mask, voxel_size),
+                  lambda: invert("tv", field, mask, voxel_size), repeats)  # fmt: skip
+    if gpu_available():
+        yield from gpu_rows(chi, field, mask, voxel_size, repeats)
+
+
+def gpu_rows(chi, field, mask, voxel_size, repeats: int):
+    """CuPy against SciPy, transfers included."""
+    gpu_mask = to_device(mask, "gpu")
+    yield compare(
+        "zero-padded field: CuPy | SciPy",
+        lambda: to_host(forward_field(to_device(chi, "gpu"), voxel_size)),
+        lambda: forward_field(chi, voxel_size),
+        repeats,
+    )
+    yield compare(
+        "TV by ADMM: CuPy | SciPy",
+        lambda: to_host(tv_admm(to_device(field, "gpu"), gpu_mask, voxel_size)),
+        lambda: tv_admm(field, mask, voxel_size),
+        repeats,
+    )
+
+
+def network_rows(head: dict, voxel_size, repeats: int):
+    """A training step and a whole volume of three networks."""
+    subject = make_subject(forward_field(head["chi"], voxel_size), head["mask"], voxel_size)
+    plain = {**SPEC, "filters": 16, "depth": 4}
+    specs = {
+        "domain batch norm": make_spec(plain),
+        "no norm": make_spec({**plain, "norm": "none"}),
+        "gated, non-local": make_spec({**plain, "architecture": "nonlocal_gated"}),
+    }
+    first, *others = specs
+    for other in others:
+        yield compare(f"training step, 64³ patch: {first} | {other}",
+                      trainer(specs[first]), trainer(specs[other]), repeats)  # fmt: skip
+    model = build_unet(specs["no norm"], ("target",))
+    yield compare("whole volume: one pass | tiles in 3 GB",
+                  lambda: predict(model, specs["no norm"], subject),
+                  lambda: predict(model, specs["no norm"], subject, 3.0), 2)  # fmt: skip
+
+
+def trainer(spec: dict):
+    """A function that does one training step on random numbers."""
+    model = build_unet(spec, ("source",))
+    model.compile("adam", {"source_chi": SourceL1()}, jit_compile=False)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 64, 64, 64, len(spec["inputs"])), np.float32)
+    batch = {"source_x": x, "source_mask": np.ones_like(x[..., :1])}
+    return lambda: model.train_on_batch(batch, {"source_chi": x[..., :1]})
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=160, help="edge of the volume [voxels]")
+    parser.add_argument("--repeats", type=int, default=5, help="pairs per row")
+    args = parser.parse_args()
+    voxel_size = (160 / args.size,) * 3
+    head = make_head((args.size,) * 3, voxel_size, np.random.default_rng(1))
+    print(f"Keras {keras.__version__} on {keras.backend.backend()}, {args.size}³ voxels")
+    print(f"{'A | B':<62} {'A [s]':>9} {'B [s]':>9} {'B/A':>8}")
+    for rows in (physics_rows, network_rows):
+        for line in rows(head, voxel_size, args.repeats):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
