@@ -1,8 +1,8 @@
 """One forward pass of a network over a whole scan, or over overlapping tiles where memory is short.
 
-A tile's border sees zeros where the whole volume has brain. Tiles therefore overlap by the
-network's receptive field (up to `MAX_OVERLAP`), the outer quarter of an overlap is thrown away, and
-the rest is blended with squared cosines that sum to one.
+A tile's border sees zeros where the whole volume has brain. Tiles therefore overlap by twice the
+network's receptive field (up to `MAX_OVERLAP`); the middle `RAMP` voxels of an overlap are blended
+with squared sines that sum to one, what is nearer to a border is thrown away.
 """
 
 import itertools
@@ -16,7 +16,8 @@ from network_model.unet import grid_multiple
 from training_data.channels import make_channels
 from training_data.volume import bounding_box, crop_pad, padded_shape, uncrop
 
-MAX_OVERLAP = 64  # voxels: the effective receptive field is far smaller than the theoretical one
+MAX_OVERLAP = 96  # voxels: the effective receptive field is far smaller than the theoretical one
+RAMP = 16  # voxels over which two tiles are blended
 # Measured peaks on a CPU, in copies of the first level's features.
 FORWARD_COPIES = 9
 TRAINING_COPIES = 20
@@ -43,7 +44,7 @@ def predict(model: keras.Model, spec: dict, subject, memory_gb: float | None = N
         ValueError: not even the smallest tile fits into the memory.
     """
     x, mask, box = network_volume(spec, subject)
-    tile = tile_shape(spec, mask.shape, _budget(memory_gb, subject.mask.size))
+    tile = tile_shape(spec, mask.shape, memory_gb, _overhead(subject.mask.size))
     if keras.backend.backend() == "tensorflow":
         model.jit_compile = False  # XLA compiles minutes for a shape that is seen once
     chi = _whole(model, x, mask) if tile == mask.shape else _tiled(model, spec, x, mask, tile)
@@ -79,30 +80,39 @@ def check_training_memory(spec: dict, subject, memory_gb: float | None) -> None:
     """Raise a ValueError where fine-tuning, which knows no tiles, needs more than the memory."""
     size = [s.stop - s.start for s in bounding_box(subject.mask)]
     need = memory_estimate(spec, padded_shape(size, grid_multiple(spec)), TRAINING_COPIES)
-    if need > _budget(memory_gb, subject.mask.size):
+    need += _overhead(subject.mask.size)
+    if memory_gb is not None and need > memory_gb:
         raise ValueError(
-            f"fine-tuning this scan needs about {need + BASE_GB:.1f} GB and memory is "
-            f"{memory_gb:.1f} GB; allow more with --memory, or leave --finetune out"
+            f"fine-tuning this scan needs about {need:.2g} GB and memory is "
+            f"{memory_gb:.3g} GB; allow more with --memory, or leave --finetune out"
         )
 
 
-def tile_shape(spec: dict, shape, budget_gb: float) -> tuple[int, ...]:
-    """Largest tile, by halves of the longest axis, whose forward pass fits into the budget.
+def tile_shape(
+    spec: dict, shape, memory_gb: float | None, overhead_gb: float = 0.0
+) -> tuple[int, ...]:
+    """Largest tile, by quarters of the longest axis, whose forward pass fits into the memory.
+
+    Args:
+        spec: the network's specification.
+        shape: grid (X, Y, Z) to cover.
+        memory_gb: memory in all [GiB]; None: no limit.
+        overhead_gb: what of it other things need [GiB].
 
     Raises:
         ValueError: the smallest useful tile does not fit.
     """
     multiple = grid_multiple(spec)
-    smallest = min(3 * _overlap(spec) // 2, max(shape))
+    smallest = _overlap(spec) + -(-RAMP // multiple) * multiple
     tile = tuple(int(n) for n in shape)
-    while memory_estimate(spec, tile) > budget_gb:
+    while memory_gb is not None and memory_estimate(spec, tile) > memory_gb - overhead_gb:
         axis = int(np.argmax(tile))
-        shorter = -(-(tile[axis] * 3 // 4) // multiple) * multiple
-        if shorter < smallest or shorter == tile[axis]:
-            need = memory_estimate(spec, tile) + BASE_GB
+        shorter = max(-(-(tile[axis] * 3 // 4) // multiple) * multiple, smallest)
+        if shorter >= tile[axis]:
+            need = memory_estimate(spec, tile) + overhead_gb
             raise ValueError(
-                f"memory: the smallest tile {'×'.join(map(str, tile))} of this network and the "
-                f"volume need about {need:.1f} GB; allow more"
+                f"memory {memory_gb:.3g} GB: this scan and the smallest tile of this network, "
+                f"{'×'.join(map(str, tile))}, need about {need:.2g} GB; allow more"
             )
         tile = (*tile[:axis], shorter, *tile[axis + 1 :])
     return tile
@@ -111,15 +121,13 @@ def tile_shape(spec: dict, shape, budget_gb: float) -> tuple[int, ...]:
 def _overlap(spec: dict) -> int:
     """Overlap of tiles, a multiple of the network's grid so that pooling falls on one lattice."""
     multiple = grid_multiple(spec)
-    wanted = min(2 * receptive_radius(spec), MAX_OVERLAP)
+    wanted = min(2 * receptive_radius(spec) + RAMP, MAX_OVERLAP)
     return max(-(-wanted // multiple), 1) * multiple
 
 
-def _budget(memory_gb: float | None, voxels: int) -> float:
-    """Memory left for the network [GiB]."""
-    if memory_gb is None:
-        return math.inf
-    return memory_gb - BASE_GB - VOLUME_COPIES * BYTES_PER_VALUE * voxels / GIB
+def _overhead(voxels: int) -> float:
+    """Memory that does not depend on tiles: libraries and whole volumes [GiB]."""
+    return BASE_GB + VOLUME_COPIES * BYTES_PER_VALUE * voxels / GIB
 
 
 def _whole(model, x, mask) -> np.ndarray:
@@ -162,5 +170,5 @@ def _ramp(start: int, tile: int, size: int, overlap: int) -> np.ndarray:
         inner = np.minimum(inner, distance)
     if start + tile < size:
         inner = np.minimum(inner, tile - distance)
-    share = np.clip((inner - overlap / 4) / (overlap / 2), 0, 1)
+    share = np.clip((inner - (overlap - RAMP) / 2) / RAMP, 0, 1)
     return np.sin(np.pi / 2 * share) ** 2

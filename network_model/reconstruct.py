@@ -93,10 +93,10 @@ def main(argv: list[str]) -> None:
     config = load_config("step6_reconstruct", [args.config] if args.config else [])
     config |= {k: v for k, v in vars(args).items() if k in config and v is not None}
     if args.bids:
-        from network_model.cohort import run_cohort
-
         if not args.out:
             raise ValueError("--bids needs --out, the derivatives folder to write to")
+        from network_model.cohort import run_cohort
+
         template = make_options(args, config)
         run_cohort(args.bids, args.out, template, workers=args.workers, scheduler=args.scheduler)
         return
@@ -110,10 +110,17 @@ def main(argv: list[str]) -> None:
         _log(f"{name}: {path}")
 
 
-if __name__ == "__main__":
+def command(argv: list[str]) -> None:
+    """`main` with every problem of the input as one line and exit status 1."""
     try:
-        main(sys.argv[1:])
-    except (ValueError, OSError, MemoryError) as problem:
-        die(f"{TAG} {problem or 'out of memory; use --memory'}")
+        main(argv)
+    except (ValueError, OSError) as problem:
+        die(f"{TAG} {problem}")
+    except MemoryError:
+        die(f"{TAG} out of memory; allow less with --memory")
     except KeyboardInterrupt:
         die(f"{TAG} stopped; nothing was written")
+
+
+if __name__ == "__main__":
+    command(sys.argv[1:])

@@ -266,6 +266,7 @@ def write_result(result: Result, options: Options) -> None:
     if options.report:
         paths["report"] = Path(options.report)
     staged = {name: path.with_name(f".{os.getpid()}.{path.name}") for name, path in paths.items()}
+    folders = {f for p in paths.values() for f in p.absolute().parents if not f.exists()}
     try:
         for path in paths.values():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -282,5 +283,8 @@ def write_result(result: Result, options: Options) -> None:
             for left in [path, *path.parent.glob(f".*.{os.getpid()}.tmp*")]:
                 with contextlib.suppress(OSError):
                     left.unlink(missing_ok=True)
+        for folder in sorted(folders, reverse=True):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         raise
     result.files = paths

@@ -1,0 +1,463 @@
+"""Step 6: any orientation, size and unit; sidecar, reference, alignment; what is refused."""
+
+import gzip
+import hashlib
+import json
+import shutil
+import sys
+import types
+
+import h5py
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
+from scans import INVERSION, KERAS_ON_NUMPY, PLAIN, VOXEL, make_network, tilted_affine, write_scan
+from scipy.ndimage import binary_erosion
+
+from network_model.align import Alignment, needs_alignment, rotation_to_z, tilt_degrees
+from network_model.inference import predict
+from network_model.reconstruct import command, gigabytes
+from network_model.subject import GAMMA_MHZ_PER_T, load_subject, make_subject
+from network_model.unet import load_network
+from training_data.nifti import read_volume, write_volume
+
+pytestmark = KERAS_ON_NUMPY
+TILT = (0, np.sin(np.deg2rad(20)), np.cos(np.deg2rad(20)))
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    """Folder with an oblique, anisotropic scan of odd size and two networks."""
+    folder = tmp_path_factory.mktemp("scan")
+    write_scan(folder, tilted_affine(20), b0_dir=TILT)
+    make_network(folder / "plain.h5", PLAIN)
+    make_network(folder / "inversion.h5", INVERSION)
+    return folder
+
+
+def run(scan, output, *options, weights="inversion.h5"):
+    """Step 6 on a scan's files, without refinement; returns the map and its sidecar."""
+    files = [scan / "field.nii.gz", scan / "mask.nii.gz", "-o", output]
+    where = scan if (scan / weights).exists() else scan.parent
+    command([str(a) for a in (*files, "--weights", where / weights, "--no-refine", *options)])
+    sidecar = json.loads((output.parent / "chi.json").read_text())
+    return read_volume(output), sidecar
+
+
+@pytest.fixture(scope="module")
+def reference_run(scan, tmp_path_factory):
+    """Map and sidecar of the scan as it is, in ppm."""
+    return run(scan, tmp_path_factory.mktemp("reference") / "chi.nii.gz")
+
+
+def test_map_is_on_the_grid_of_the_field_in_ppm(scan, reference_run):
+    volume, field = reference_run[0], read_volume(scan / "field.nii.gz")
+    assert volume.data.shape == field.data.shape == (29, 34, 25)
+    np.testing.assert_array_equal(volume.affine, field.affine)
+    assert volume.header.get_data_dtype() == np.float32
+    assert volume.header.get_xyzt_units() == field.header.get_xyzt_units()
+    plain = predict(
+        *load_network(scan / "inversion.h5"),
+        load_subject(scan / "field.nii.gz", scan / "mask.nii.gz"),
+    )
+    np.testing.assert_allclose(volume.data, plain, atol=1e-7)
+
+
+def test_sidecar_says_what_the_consensus_asks_for(scan, reference_run):
+    sidecar = reference_run[1]
+    digest = hashlib.sha256((scan / "inversion.h5").read_bytes()).hexdigest()
+    assert sidecar["WeightsSHA256"] == digest
+    assert sidecar["Units"] == "ppm"
+    assert sidecar["ReferenceRegion"] == "none"
+    assert sidecar["Tool"] == "QSMInvNet"
+    assert sidecar["Version"]
+    np.testing.assert_allclose(sidecar["B0_dir"], TILT, atol=1e-5)
+    np.testing.assert_allclose(sidecar["VoxelSize"], VOXEL, atol=1e-5)
+    assert sidecar["Steps"][0]["inputs"] == INVERSION["inputs"]
+    inside = reference_run[0].data[read_volume(scan / "mask.nii.gz").data > 0]
+    assert sidecar["BrainMean_ppm"] == pytest.approx(inside.mean(), abs=1e-6)
+    assert sidecar["BrainSD_ppm"] == pytest.approx(inside.std(), rel=1e-4)
+
+
+@pytest.mark.parametrize("codes", ["PSR", "RSA", "LPS"])
+def test_stored_axes_give_the_same_map(scan, reference_run, tmp_path, codes):
+    turn = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(codes))
+    for name in ("field", "mask"):
+        volume = read_volume(scan / f"{name}.nii.gz")
+        affine = volume.affine @ inv_ornt_aff(turn, volume.data.shape)
+        data = apply_orientation(volume.data, turn)
+        write_volume(tmp_path / f"{name}.nii.gz", data, affine=affine)
+    shutil.copy(scan / "inversion.h5", tmp_path)
+    chi, _ = run(tmp_path, tmp_path / "chi.nii.gz")
+    back = ornt_transform(axcodes2ornt(codes), axcodes2ornt("RAS"))
+    np.testing.assert_allclose(apply_orientation(chi.data, back), reference_run[0].data, atol=1e-4)
+
+
+@pytest.mark.parametrize("unit", ["Hz", "rad"])
+def test_units_give_the_same_map(scan, reference_run, tmp_path, unit):
+    factor = GAMMA_MHZ_PER_T * 7 * (2 * np.pi * 0.02 if unit == "rad" else 1)
+    field = read_volume(scan / "field.nii.gz")
+    write_volume(tmp_path / "field.nii.gz", -factor * field.data, like=field)
+    shutil.copy(scan / "mask.nii.gz", tmp_path)
+    shutil.copy(scan / "inversion.h5", tmp_path)
+    options = ("--unit", unit, "--b0", 7, "--te", 0.02, "--sign", -1)
+    chi, sidecar = run(tmp_path, tmp_path / "chi.nii.gz", *options)
+    np.testing.assert_allclose(chi.data, reference_run[0].data, atol=1e-5)
+    assert (sidecar["FieldUnits"], sidecar["MagneticFieldStrength"]) == (unit, 7)
+
+
+def test_b0_direction_of_the_command_line_comes_first(scan, reference_run, tmp_path, capsys):
+    chi, sidecar = run(scan, tmp_path / "chi.nii.gz", "--b0-dir", 0, -0.34, 0.94)
+    np.testing.assert_allclose(sidecar["B0_dir"], (0, -0.34013, 0.94037), atol=1e-4)
+    assert "from the user" in capsys.readouterr().out
+    assert np.abs(chi.data - reference_run[0].data).max() > 1e-3
+
+
+def test_reference_regions(scan, reference_run, tmp_path):
+    plain, mask = reference_run[0].data, read_volume(scan / "mask.nii.gz").data > 0
+    chi, sidecar = run(scan, tmp_path / "chi.nii.gz", "--reference", "brain")
+    assert abs(chi.data[mask].mean()) < 1e-6
+    region = np.zeros(mask.shape, bool)
+    region[10:14, 12:20, 8:14] = True
+    write_volume(tmp_path / "csf.nii.gz", region, affine=tilted_affine(20))
+    chi, sidecar = run(
+        scan,
+        tmp_path / "chi.nii.gz",
+        "--reference",
+        tmp_path / "csf.nii.gz",
+        weights="inversion.h5",
+    )
+    assert abs(chi.data[region & mask].mean()) < 1e-6
+    assert sidecar["ReferenceValue_ppm"] == pytest.approx(plain[region & mask].mean(), abs=1e-6)
+    assert sidecar["ReferenceVoxels"] == (region & mask).sum()
+    assert np.all(chi.data[~mask] == 0)
+
+
+def test_finetuning_lowers_the_misfit(scan, tmp_path):
+    options = ("--finetune", 5, "--magnitude", scan / "magnitude.nii.gz", "--align", "off")
+    _, sidecar = run(scan, tmp_path / "chi.nii.gz", *options, weights="plain.h5")
+    assert sidecar["Misfit_ppm"] < sidecar["MisfitNetwork_ppm"]
+    assert sidecar["Steps"][1]["iterations"] == 5
+    assert sidecar["Magnitude"] == "magnitude.nii.gz"
+
+
+def fake_module(monkeypatch, name, **functions):
+    module = types.ModuleType(name)
+    vars(module).update(functions)
+    monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_refinement_is_the_default_and_its_numbers_are_kept(scan, tmp_path, monkeypatch):
+    def refine(chi_network, field, mask, voxel_size, b0_dir, magnitude=None, iterations=30):
+        return 0.5 * chi_network
+
+    fake_module(monkeypatch, "network_model.refine", refine=refine)
+    output = tmp_path / "chi.nii.gz"
+    _, sidecar = run(scan, output, "--refine")
+    assert sidecar["Steps"][-1] == {"step": "image refinement", "iterations": 30}
+
+
+def test_report_gets_the_result(scan, tmp_path, monkeypatch):
+    seen = {}
+
+    def make_report(result, path):
+        seen["result"] = result
+        path.write_text("<html></html>")
+
+    fake_module(monkeypatch, "network_model.report", make_report=make_report)
+    report = tmp_path / "r/report.html"
+    options = ("--report", report, "--labels", scan / "mask.nii.gz")
+    chi, _ = run(scan, tmp_path / "chi.nii.gz", *options)
+    assert report.read_text() == "<html></html>"
+    assert [p.name for p in report.parent.iterdir()] == ["report.html"]
+    result = seen["result"]
+    np.testing.assert_array_equal(result.subject.to_file_axes(result.chi), chi.data)
+    assert set(np.unique(result.labels)) == {0, 1}
+    assert result.residual.shape == result.chi_network.shape == chi.data.shape
+
+
+def test_warnings_are_logged_and_kept(scan, tmp_path, capsys):
+    _, sidecar = run(scan, tmp_path / "chi.nii.gz", "--unit", "Hz", "--b0", 7)
+    assert any("spread" in w for w in sidecar["Warnings"])
+    assert "warning: the field's spread" in capsys.readouterr().out
+
+
+def test_alignment_turns_and_comes_back():
+    x = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in (30, 36, 20)], indexing="ij"), -1)
+    mask = (x**2).sum(-1) < 0.8
+    smooth = np.cos(3 * x).prod(-1) * mask
+    subject = make_subject(smooth, mask, (1, 1, 1.6), (0.2, -0.3, 0.9))
+    turn = Alignment(subject, 1.0)
+    assert turn.subject.voxel_size == (1.0, 1.0, 1.0)
+    np.testing.assert_array_equal(turn.subject.b0_dir, (0, 0, 1))
+    back = turn.back(turn.subject.field)
+    inner = binary_erosion(mask, iterations=3)
+    np.testing.assert_allclose(back[inner], smooth[inner], atol=0.02)
+    volume = mask.sum() * 1.6
+    assert turn.subject.mask.sum() == pytest.approx(volume, rel=0.02)
+
+
+def test_rotation_brings_b0_to_z():
+    for b0_dir in ((0, 0, 1), (0.3, -0.2, 0.9), (1, 0, 0), (0.1, 0.2, -0.9)):
+        turn, b = rotation_to_z(b0_dir), np.array(b0_dir) / np.linalg.norm(b0_dir)
+        np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-12)
+        np.testing.assert_allclose(np.abs(turn @ b), (0, 0, 1), atol=1e-12)
+        assert np.linalg.det(turn) == pytest.approx(1)
+    assert tilt_degrees(np.array(TILT)) == pytest.approx(20)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "voxel_size", "b0_dir", "needed"),
+    [
+        (["field", "mask"], (1, 1, 1), (0, 0, 1), False),
+        (["field", "mask"], (1, 1, 1), TILT, True),
+        (["field", "mask", "noise"], (1, 1, 2), (0, 0, 1), True),
+        (["field", "mask"], (1.05, 1.05, 1.07), (0, 0, -1), False),
+        (["field", "mask", "tv"], (1, 1, 2), TILT, False),
+    ],
+)
+def test_only_plain_networks_are_aligned_and_only_where_it_matters(
+    inputs, voxel_size, b0_dir, needed
+):
+    subject = types.SimpleNamespace(voxel_size=voxel_size, b0_dir=b0_dir)
+    assert needs_alignment(subject, inputs, 1.0) == needed
+    assert needs_alignment(subject, inputs, 1.0, "on")
+    assert not needs_alignment(subject, inputs, 1.0, "off")
+
+
+def test_memory_sizes():
+    assert gigabytes("8G") == gigabytes("8") == gigabytes("8GB") == gigabytes("8192M") == 8
+
+
+# -- what is refused ---------------------------------------------------------------------------
+
+
+def rewrite(name, change=None, affine=None, header=None):
+    """A case that writes a volume anew with other data, affine or header."""
+
+    def case(folder):
+        volume = read_volume(folder / name)
+        data = volume.data if change is None else change(volume.data)
+        image = nib.Nifti1Image(data, volume.affine if affine is None else affine(volume.affine))
+        for key, value in (header or {}).items():
+            image.header[key] = value
+        nib.save(image, folder / name)
+
+    return case
+
+
+def patch_bytes(name, offset, value):
+    """A case that overwrites bytes of an uncompressed NIfTI header."""
+
+    def case(folder):
+        raw = bytearray(gzip.decompress((folder / name).read_bytes()))
+        raw[offset : offset + len(value)] = value
+        (folder / name).write_bytes(gzip.compress(bytes(raw)))
+
+    return case
+
+
+def content(name, make):
+    """A case that replaces a file's bytes."""
+    return lambda folder: (folder / name).write_bytes(make((folder / name).read_bytes()))
+
+
+def sidecar(text):
+    return lambda folder: (folder / "field.json").write_text(text)
+
+
+def spoil(index, value):
+    def change(data):
+        data = data.copy()
+        data[index] = value
+        return data
+
+    return change
+
+
+def bare_h5(folder):
+    with h5py.File(folder / "odd.h5", "w") as file:
+        file["x"] = 1
+
+
+def other_architecture(folder):
+    with h5py.File(folder / "odd.h5", "w") as new, h5py.File(folder / "net.h5") as old:
+        for key in old:
+            old.copy(key, new)
+        new.attrs["spec"] = json.dumps(json.loads(old.attrs["spec"]) | {"filters": 5})
+
+
+def wrong_sum(folder):
+    (folder / "SHA256SUMS").write_text("0" * 64 + "  net.h5\n")
+
+
+def echoes(data):
+    return np.stack([data, data], -1)
+
+
+NAN = np.float32("nan")
+ODD = "--weights {}/odd.h5"
+MAG = "--magnitude {}/magnitude.nii.gz"
+BAD_FILES = {
+    "field missing": (lambda d: (d / "field.nii.gz").unlink(), ""),
+    "mask missing": (lambda d: (d / "mask.nii.gz").unlink(), ""),
+    "magnitude missing": (lambda d: (d / "magnitude.nii.gz").unlink(), MAG),
+    "field is text": (content("field.nii.gz", lambda b: b"hello"), ""),
+    "field is compressed text": (content("field.nii.gz", lambda b: gzip.compress(b"x" * 999)), ""),
+    "field is no byte long": (content("field.nii.gz", lambda b: b""), ""),
+    "field truncated": (content("field.nii.gz", lambda b: b[: len(b) // 2]), ""),
+    "mask truncated": (content("mask.nii.gz", lambda b: b[:100]), ""),
+    "magnitude truncated": (content("magnitude.nii.gz", lambda b: b[:1000]), MAG),
+    "data shorter than header": (
+        content("field.nii.gz", lambda b: gzip.compress(gzip.decompress(b)[:5000])), ""),
+    "field of noise bytes": (
+        content("field.nii.gz", lambda b: np.random.default_rng(0).bytes(5000)), ""),
+    "field 2-D": (rewrite("field.nii.gz", lambda x: x[:, :, 5]), ""),
+    "field 4-D": (rewrite("field.nii.gz", echoes), ""),
+    "field 5-D": (rewrite("field.nii.gz", lambda x: np.stack([echoes(x)] * 3, -1)), ""),
+    "field one slice": (rewrite("field.nii.gz", lambda x: x[:, :, :1]), ""),
+    "field complex": (rewrite("field.nii.gz", lambda x: x.astype(np.complex64)), ""),
+    "field NaN": (rewrite("field.nii.gz", spoil((14, 17, 12), NAN)), ""),
+    "field Inf": (rewrite("field.nii.gz", spoil((14, 17, 12), np.inf)), ""),
+    "field beyond float32": (rewrite("field.nii.gz", lambda x: x * np.float64(1e300)), ""),
+    "field zero": (rewrite("field.nii.gz", lambda x: 0 * x), ""),
+    "field zero in the mask": (
+        rewrite("field.nii.gz", lambda x: spoil((0, 0, 0), 1)(0 * x)), ""),
+    "field of another shape": (rewrite("field.nii.gz", lambda x: x[1:]), ""),
+    "field elsewhere": (
+        rewrite("field.nii.gz", affine=lambda a: a + np.eye(4)[:, [0, 1, 3, 2]] * 9), ""),
+    "mask elsewhere": (rewrite("mask.nii.gz", affine=lambda a: a @ np.diag([-1, 1, 1, 1])), ""),
+    "mask of another shape": (rewrite("mask.nii.gz", lambda x: x[:, 2:]), ""),
+    "mask 4-D": (rewrite("mask.nii.gz", echoes), ""),
+    "mask empty": (rewrite("mask.nii.gz", lambda x: 0 * x), ""),
+    "mask NaN": (rewrite("mask.nii.gz", spoil((0, 0, 0), NAN)), ""),
+    "mask of one voxel": (rewrite("mask.nii.gz", lambda x: spoil((14, 17, 12), 1)(0 * x)), ""),
+    "mask of one slice": (
+        rewrite("mask.nii.gz", lambda x: spoil((slice(None), slice(None), 12), 1)(0 * x)), ""),
+    "affine singular": (patch_bytes("field.nii.gz", 312, bytes(16)), ""),
+    "voxel size of micrometres": (
+        rewrite("field.nii.gz", affine=lambda a: np.diag([1e-3, 1e-3, 1e-3, 1])), ""),
+    "voxel size in metres": (
+        rewrite("field.nii.gz", affine=lambda a: np.diag([1e3, 1e3, 1e3, 1])), ""),
+    "header of negative dimensions": (patch_bytes("field.nii.gz", 42, b"\xf0\xff"), ""),
+    "header of zero dimensions": (patch_bytes("field.nii.gz", 42, b"\0\0"), ""),
+    "header of huge dimensions": (patch_bytes("field.nii.gz", 42, b"\xff\x7f\xff\x7f"), ""),
+    "header of 99 dimensions": (patch_bytes("field.nii.gz", 40, b"\x63\x00"), ""),
+    "header of unknown type": (patch_bytes("field.nii.gz", 70, b"\x09\x03"), ""),
+    "header of color type": (patch_bytes("field.nii.gz", 70, b"\x80\x00\x18\x00"), ""),
+    "header of NaN offset": (patch_bytes("field.nii.gz", 108, b"\0\0\xc0\x7f"), ""),
+    "header of far offset": (patch_bytes("field.nii.gz", 108, b"\0\0\x80\x4f"), ""),
+    "header of NaN sform": (patch_bytes("field.nii.gz", 280, b"\0\0\xc0\x7f"), ""),
+    "header of no magic": (patch_bytes("field.nii.gz", 344, b"abcd"), ""),
+    "magnitude of another shape": (rewrite("magnitude.nii.gz", lambda x: x[2:]), MAG),
+    "magnitude negative": (rewrite("magnitude.nii.gz", lambda x: -x), MAG),
+    "magnitude zero": (rewrite("magnitude.nii.gz", lambda x: 0 * x), MAG),
+    "magnitude NaN": (rewrite("magnitude.nii.gz", spoil((14, 17, 12), NAN)), MAG),
+    "magnitude 5-D": (rewrite("magnitude.nii.gz", lambda x: echoes(echoes(x))), MAG),
+    "echo beyond": (rewrite("magnitude.nii.gz", echoes), f"{MAG} --echo 2"),
+    "echo negative": (rewrite("magnitude.nii.gz", echoes), f"{MAG} --echo -1"),
+    "echo of a 3-D magnitude": (None, f"{MAG} --echo 1"),
+    "sidecar not JSON": (sidecar("{B0_dir:"), ""),
+    "sidecar binary": (lambda d: (d / "field.json").write_bytes(b"\xff\xfe\x00\x81"), ""),
+    "sidecar a list": (sidecar("[0, 0, 1]"), ""),
+    "sidecar direction zero": (sidecar('{"B0_dir": [0, 0, 0]}'), ""),
+    "sidecar direction of two": (sidecar('{"B0_dir": [0, 1]}'), ""),
+    "sidecar direction of words": (sidecar('{"B0_dir": ["x", "y", "z"]}'), ""),
+    "sidecar direction NaN": (sidecar('{"B0_dir": [NaN, 0, 1]}'), ""),
+    "sidecar direction null": (sidecar('{"B0_dir": null}'), ""),
+    "sidecar field strength": (sidecar('{"MagneticFieldStrength": 30000}'), "--unit Hz"),
+    "sidecar echo times": (
+        sidecar('{"MagneticFieldStrength": 3, "EchoTime": [0.01, 0.02]}'), "--unit rad"),
+    "weights missing": (None, "--weights {}/none.h5"),
+    "weights a folder": (None, "--weights {}"),
+    "weights not HDF5": (lambda d: shutil.copy(d / "field.nii.gz", d / "odd.h5"), ODD),
+    "weights without network": (bare_h5, ODD),
+    "weights of another architecture": (other_architecture, ODD),
+    "weights truncated": (content("net.h5", lambda b: b[:2000]), ""),
+    "weights not those listed": (wrong_sum, ""),
+    "reference missing": (None, "--reference {}/csf.nii.gz"),
+    "reference of another shape": (
+        rewrite("magnitude.nii.gz", lambda x: x[2:]), "--reference {}/magnitude.nii.gz"),
+    "reference outside the brain": (
+        rewrite("magnitude.nii.gz", lambda x: spoil((0, 0, 0), 1)(0 * x)),
+        "--reference {}/magnitude.nii.gz"),
+    "labels of another shape": (
+        rewrite("magnitude.nii.gz", lambda x: x[2:]), "--labels {}/magnitude.nii.gz"),
+    "config missing": (None, "--config {}/none.py"),
+    "config of an unknown key": (
+        lambda d: (d / "c.py").write_text("config = {'memry': 1}"), "--config {}/c.py"),
+    "config of a wrong type": (
+        lambda d: (d / "c.py").write_text("config = {'finetune': 'x'}"), "--config {}/c.py"),
+}  # fmt: skip
+BAD_OPTIONS = [
+    "--unit T", "--unit Hz", "--unit rad --b0 3", "--unit Hz --b0 0", "--unit Hz --b0 -3",
+    "--unit Hz --b0 nan", "--unit Hz --b0 30000", "--unit rad --b0 3 --te 20", "--b0 three",
+    "--sign 2", "--sign minus", "--b0-dir 0 0 0", "--b0-dir 0 1", "--b0-dir 0 0 nan",
+    "--memory lots", "--memory 0", "--memory 100M", "--align sideways", "--finetune -1",
+    "--finetune many", "--report {}/report.txt", "--report {}/new", "-o {}/out.txt",
+    "-o {}/field.nii.gz", "-o {}/mask.nii.gz", "-o {}", "-o {}/field.nii.gz/out.nii.gz",
+    "-o {}/.nii.gz", "-o {}/field.nii", "--magic", "--bids {}",
+    "--finetune 1 --memory 900M",
+]  # fmt: skip
+
+
+@pytest.fixture
+def folder(scan, tmp_path):
+    """Copies of the scan's files and of a network, to spoil."""
+    for name in ("field.nii.gz", "mask.nii.gz", "magnitude.nii.gz"):
+        shutil.copy(scan / name, tmp_path)
+    shutil.copy(scan / "inversion.h5", tmp_path / "net.h5")
+    return tmp_path
+
+
+def tree(folder):
+    """Every file below a folder with its time of change, and every folder."""
+    return sorted((p, p.is_file() and p.stat().st_mtime_ns) for p in folder.rglob("*"))
+
+
+def refused(folder, options, capsys):
+    """Run step 6; it must end in one line and exit status 1 and leave the folder as it is."""
+    before = tree(folder)
+    files = [folder / "field.nii.gz", folder / "mask.nii.gz"]
+    fixed = ["-o", folder / "new/chi.nii.gz", "--weights", folder / "net.h5", "--no-refine"]
+    argv = [*files, *fixed, *options.format(folder).split()]
+    with pytest.raises(SystemExit) as end:
+        command([str(a) for a in argv])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert end.value.code == 1
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: [6 reconstruct] ")
+    assert 30 < len(lines[0]) < 400
+    assert tree(folder) == before
+    return lines[0]
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_files_are_refused_in_one_line(folder, capsys, case):
+    spoil_it, options = BAD_FILES[case]
+    if spoil_it:
+        spoil_it(folder)
+    refused(folder, options, capsys)
+
+
+@pytest.mark.parametrize("options", BAD_OPTIONS)
+def test_bad_options_are_refused_in_one_line(folder, capsys, options):
+    refused(folder, options, capsys)
+
+
+def test_missing_arguments_are_named(capsys):
+    with pytest.raises(SystemExit):
+        command(["field.nii.gz", "mask.nii.gz"])
+    assert "output is missing" in capsys.readouterr().err
+
+
+def test_a_report_that_fails_leaves_nothing(folder, monkeypatch, capsys):
+    def make_report(result, path):
+        path.write_text("half")
+        raise ValueError("the report could not be drawn for some reason")
+
+    fake_module(monkeypatch, "network_model.report", make_report=make_report)
+    refused(folder, "--report {}/new/deep/report.html", capsys)
+    (folder / "new").mkdir()
+    refused(folder, "--report {}/new/report.html", capsys)
