@@ -1,0 +1,111 @@
+"""Noise of a field: its size, its place, and how well it is found again."""
+
+import numpy as np
+import pytest
+
+from training_data.channels import CHANNELS, check_inputs, extra_channels, make_channels
+from training_data.dipole import forward_field
+from training_data.noise import add_complex_noise, add_model_errors, estimate_noise, smooth_noise
+from training_data.phantom import make_head
+
+SHAPE, VOXEL = (41, 48, 38), (4.0, 3.7, 4.4)
+DIRECTIONS = [(0.0, 0.0, 1.0), (0.3, -0.2, 0.93)]
+
+
+@pytest.fixture(scope="module")
+def head():
+    return make_head(SHAPE, VOXEL, np.random.default_rng(3))
+
+
+@pytest.mark.parametrize("sigma", [0.003, 0.02])
+def test_noise_has_the_median_asked_for_and_follows_the_signal(head, sigma):
+    mask = head["mask"]
+    rng = np.random.default_rng(0)
+    magnitude = np.where(np.arange(SHAPE[0])[:, None, None] < 20, 1.0, 0.5) * np.ones(SHAPE)
+    field = forward_field(head["chi"], VOXEL)
+    noisy = add_complex_noise(field, mask, magnitude, sigma, rng)
+    noise = noisy - field * mask
+    assert noisy.dtype == np.float32
+    assert not noisy[~mask].any()
+    strong, weak = (noise[mask & (magnitude == m)].std() for m in (1.0, 0.5))
+    assert weak / strong == pytest.approx(2, rel=0.05)
+    median = {1.0: strong, 0.5: weak}[float(np.median(magnitude[mask]))]
+    assert median == pytest.approx(sigma, rel=0.04)
+    assert abs(noise[mask].mean()) < 0.1 * sigma
+
+
+def test_noise_without_magnitude_is_uniform(head):
+    mask = head["mask"]
+    zero = np.zeros(SHAPE, np.float32)
+    noise = add_complex_noise(zero, mask, None, 0.01, np.random.default_rng(1))
+    assert noise[mask].std() == pytest.approx(0.01, rel=0.03)
+    again = add_complex_noise(zero, mask, None, 0.01, np.random.default_rng(1))
+    np.testing.assert_array_equal(noise, again)
+    clean = add_complex_noise(zero + 1, mask, None, 0, np.random.default_rng(1))
+    np.testing.assert_array_equal(clean, mask)
+
+
+@pytest.mark.parametrize("b0_dir", DIRECTIONS)
+def test_noise_is_found_again(head, b0_dir):
+    mask = head["mask"]
+    field = forward_field(head["chi"], VOXEL, b0_dir)
+    found = {}
+    for sigma in (0.001, 0.003, 0.010, 0.030):
+        rng = np.random.default_rng(2)
+        noisy = add_complex_noise(field, mask, head["magnitude"], sigma, rng)
+        found[sigma] = estimate_noise(noisy, mask, VOXEL, b0_dir)
+    assert list(found.values()) == sorted(found.values())
+    for sigma in (0.003, 0.010):
+        assert found[sigma] == pytest.approx(sigma, rel=0.3)
+
+
+def test_model_errors_stay_in_the_mask_and_are_reproducible(head):
+    mask = head["mask"]
+    field = forward_field(head["chi"], VOXEL)
+    made = [
+        add_model_errors(field, head["chi"], mask, VOXEL, np.random.default_rng(4), level)
+        for level in (1.0, 1.0, 0.0)
+    ]
+    assert made[0].shape == SHAPE
+    assert made[0].dtype == np.float32
+    assert not made[0][~mask].any()
+    np.testing.assert_array_equal(made[0], made[1])
+    np.testing.assert_allclose(made[2], field * mask, atol=1e-7)
+    share = (made[0] - field)[mask].std() / field[mask].std()
+    assert 0.05 < share < 0.8
+
+
+@pytest.mark.parametrize("shape", [(24, 17, 20), (15, 16, 33)])
+def test_smooth_noise_is_smooth_and_of_unit_variance(shape):
+    noise = smooth_noise(shape, np.random.default_rng(5), 2.0)
+    assert noise.shape == shape
+    assert noise.dtype == np.float32
+    assert noise.std() == pytest.approx(1, rel=1e-4)
+    # Of a Gaussian of width s, neighbours correlate by exp(−1/4s²).
+    neighbours = np.mean(noise[1:] * noise[:-1]) / np.mean(noise[1:] ** 2)
+    assert neighbours == pytest.approx(np.exp(-1 / 16), abs=0.04)
+
+
+@pytest.mark.parametrize("b0_dir", DIRECTIONS)
+def test_channels_are_zero_outside_the_mask(head, b0_dir):
+    mask = head["mask"]
+    field = forward_field(head["chi"], VOXEL, b0_dir)
+    made = make_channels(field, mask, VOXEL, b0_dir, CHANNELS)
+    assert list(made) == list(CHANNELS)
+    for name, channel in made.items():
+        assert channel.shape == SHAPE, name
+        assert channel.dtype == np.float32, name
+        assert not channel[~mask].any(), name
+        assert np.isfinite(channel).all(), name
+    np.testing.assert_array_equal(made["field"], field * mask)
+    noise = estimate_noise(field * mask, mask, VOXEL, b0_dir)
+    assert np.unique(made["noise"][mask]) == pytest.approx(noise)
+    only = make_channels(field, mask, VOXEL, b0_dir, ["tikhonov"])
+    np.testing.assert_array_equal(only["tikhonov"], made["tikhonov"])
+
+
+def test_names_of_channels():
+    assert extra_channels(["tv", "field", "mask", "noise"]) == ["tv", "noise"]
+    for bad in ([], ["field", "phase"]):
+        with pytest.raises(ValueError, match="expected a choice of field, mask"):
+            check_inputs(bad)
