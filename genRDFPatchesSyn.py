@@ -87,7 +87,8 @@ def write_part(folder: Path, part: Path, config: dict) -> None:
             shape = (*config["patch_size"], *x.shape[3:])
             data = create_patch_dataset(file, name, len(corners), shape, dtype)
             for i, corner in enumerate(corners):
-                data[i] = x[window(corner, config["patch_size"])]
+                # NumPy rounds: HDF5 halves numbers that it rounds up to a power of two.
+                data[i] = x[window(corner, config["patch_size"])].astype(dtype)
         file["corner"] = corners.astype(np.int16)
     os.replace(temporary, part)
 

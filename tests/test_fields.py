@@ -1,0 +1,129 @@
+"""Step 2 through its main: the formula, the geometry of each map, noise, skipping, mistakes."""
+
+import numpy as np
+import pytest
+from maps import SHAPE, VOXEL, contents, make_map, oblique_affine, write_maps
+
+from configs import load_config
+from training_data.dipole import forward_field
+from training_data.nifti import b0_direction, read_volume
+from training_data.qsmFmapCal_gpu import main
+from training_data.samples import read_sample
+
+B0 = (0.1, -0.3, 0.95)
+
+
+def run(folder, **keys):
+    config = load_config("step2_qsmFmapCal", [])
+    main(config | {"srcFolder": str(folder), "device": "cpu"} | keys)
+    return folder
+
+
+def field_of(folder, index=0):
+    return read_volume(folder / f"map_{index:04d}" / "fmap_suscp.nii.gz")
+
+
+@pytest.mark.parametrize("pad", [True, False])
+def test_field_is_that_of_the_map_in_its_own_geometry(tmp_path, pad):
+    run(write_maps(tmp_path, 2, shapes=[SHAPE, (30, 23, 21)]), pad=pad)
+    for index, shape in enumerate([SHAPE, (30, 23, 21)]):
+        chi, mask = make_map(index, shape)
+        field = field_of(tmp_path, index)
+        expected = forward_field(chi, VOXEL, B0, pad=pad) * mask
+        # Padded, the wrap-around that twice the box leaves differs a little from twice the grid.
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(field.data, expected, atol=(0.03 if pad else 1e-5) * scale)
+        np.testing.assert_allclose(field.affine, oblique_affine(), atol=1e-5)
+        assert not field.data[~mask].any()
+
+
+def test_direction_is_the_affines_where_no_map_says(tmp_path):
+    run(write_maps(tmp_path, 1, b0_dir=()), pad=False)
+    chi, mask = make_map(0)
+    expected = forward_field(chi, VOXEL, b0_direction(oblique_affine()), pad=False) * mask
+    np.testing.assert_allclose(field_of(tmp_path).data, expected, atol=1e-6)
+
+
+def test_overrides_reach_the_field_and_whoever_reads_the_map_after_it(tmp_path):
+    run(write_maps(tmp_path, 1), pad=False, voxel_size=(1, 1, 1), b0_dir=(0, 1, 1))
+    chi, mask = make_map(0)
+    expected = forward_field(chi, (1, 1, 1), (0, 1, 1), pad=False) * mask
+    np.testing.assert_allclose(field_of(tmp_path).data, expected, atol=1e-6)
+    sample = read_sample(tmp_path / "map_0000")
+    assert sample.voxel_size == (1, 1, 1)
+    assert sample.b0_dir == (0, 1, 1)
+
+
+def test_noise_depends_on_seed_and_index_only(tmp_path):
+    keys = {"noise_ppm": [0.004, 0.005], "model_errors": 1.0, "model_errors_chance": 0.5}
+    together = run(write_maps(tmp_path / "a", 3), **keys)
+    alone = run(write_maps(tmp_path / "b", 3), **keys)
+    for index in (0, 2):  # made again, beside others that are there
+        (alone / f"map_{index:04d}" / "fmap_suscp.nii.gz").unlink()
+    run(alone, **keys)
+    assert contents(together) == contents(alone)
+    other = run(write_maps(tmp_path / "c", 1), **keys, seed=1)
+    clean = run(write_maps(tmp_path / "d", 1))
+    noise = (field_of(other).data - field_of(clean).data)[make_map(0)[1]]
+    assert np.abs(field_of(other).data - field_of(together).data).max() > 0.001
+    assert noise.std() > 0.003
+
+
+def test_finished_maps_are_skipped_and_leftovers_written_over(tmp_path):
+    run(write_maps(tmp_path / "a"))
+    whole = contents(tmp_path / "a")
+    run(write_maps(tmp_path / "b"))
+    kept = tmp_path / "b/map_0000/fmap_suscp.nii.gz"
+    time = kept.stat().st_mtime_ns
+    (tmp_path / "b/map_0001/fmap_suscp.nii.gz").unlink()
+    (tmp_path / "b/map_0001/.fmap_suscp.tmp.nii.gz").write_bytes(b"half a file")
+    run(tmp_path / "b")
+    assert contents(tmp_path / "b") == whole
+    assert kept.stat().st_mtime_ns == time
+
+
+def test_a_bad_map_is_named_and_the_others_are_done(tmp_path, capsys):
+    write_maps(tmp_path)
+    (tmp_path / "map_0001/Mask.nii.gz").unlink()
+    with pytest.raises(ValueError, match="1 of 3 maps failed: map_0001"):
+        run(tmp_path)
+    assert "map_0001/Mask.nii.gz: no such file" in capsys.readouterr().out
+    assert field_of(tmp_path, 2).data.any()
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"index": null}'])
+def test_a_bad_record_is_named(tmp_path, text):
+    write_maps(tmp_path, 1)
+    (tmp_path / "map_0000/sample.json").write_text(text)
+    with pytest.raises(ValueError, match=r"sample\.json: not readable"):
+        read_sample(tmp_path / "map_0000")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"device": "tpu"}, "expected one of auto, cpu, gpu"),
+        ({"noise_ppm": [0.01]}, "noise_ppm"),
+        ({"noise_ppm": [0, 0.01]}, "noise_ppm"),
+        ({"noise_ppm": ["low", "high"]}, "noise_ppm"),
+        ({"model_errors": 2.0}, "model_errors 2.0"),
+        ({"b0_dir": (0, 0, 0)}, "b0_dir"),
+        ({"voxel_size": (1, 1)}, "voxel_size"),
+    ],
+)
+def test_bad_options(tmp_path, keys, message):
+    write_maps(tmp_path, 1)
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, **keys)
+    assert not (tmp_path / "config_fields.json").exists()
+
+
+def test_other_options_in_the_same_folder_are_an_error(tmp_path):
+    run(write_maps(tmp_path, 1))
+    with pytest.raises(ValueError, match="was made with pad=True, now pad=False"):
+        run(tmp_path, pad=False)
+
+
+def test_no_maps(tmp_path):
+    with pytest.raises(ValueError, match="run step 1 first"):
+        run(tmp_path)
