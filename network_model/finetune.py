@@ -5,6 +5,7 @@ variation; no label is used. Batch norms keep their trained statistics, so that 
 inference and every map is what the network gives for this volume.
 """
 
+import inspect
 from dataclasses import dataclass
 
 import keras
@@ -185,8 +186,16 @@ def refine_image(chi, subject, **options) -> np.ndarray:
         chi: the network's map, (X, Y, Z) [ppm].
         subject: a `Subject`.
         options: further keywords of `refine`.
+
+    Raises:
+        ValueError: an option that `refine` does not have.
     """
     from network_model.refine import refine
 
+    given = ("chi_network", "field", "mask", "voxel_size", "b0_dir", "magnitude")
+    known = [name for name in inspect.signature(refine).parameters if name not in given]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise ValueError(f"refine option {unknown[0]!r}: expected one of {', '.join(known)}")
     geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
     return refine(chi, subject.field, *geometry, magnitude=subject.magnitude, **options)

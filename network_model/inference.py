@@ -2,7 +2,8 @@
 
 A tile's border sees zeros where the whole volume has brain. Tiles therefore overlap by twice the
 network's receptive field (up to `MAX_OVERLAP`); the middle `RAMP` voxels of an overlap are blended
-with squared sines that sum to one, what is nearer to a border is thrown away.
+with squared sines that sum to one, what is nearer to a border is thrown away. Networks whose norms
+or attention look at the whole grid ("group", "instance", "nonlocal_gated") see each tile's instead.
 """
 
 import itertools

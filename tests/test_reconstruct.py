@@ -387,6 +387,10 @@ BAD_FILES = {
     "config missing": (None, "--config {}/none.py"),
     "config of an unknown key": (
         lambda d: (d / "c.py").write_text("config = {'memry': 1}"), "--config {}/c.py"),
+    "config of an unknown refine option": (
+        lambda d: (d / "c.py").write_text("config = {'refine_options': {'magic': 1}}"),
+        "--config {}/c.py --refine",
+    ),
     "config of a wrong type": (
         lambda d: (d / "c.py").write_text("config = {'finetune': 'x'}"), "--config {}/c.py"),
 }  # fmt: skip
