@@ -46,6 +46,7 @@ config = {
     "validation_steps": 0,  # batches of a validation; 0: all
     "patience": 50,  # epochs without a better validation loss before the end
     "augment": False,  # flips of x, y and z and exchange of x and y, drawn per patch
+    "sign_chance": 0.0,  # share of patches whose field and χ change sign: unusual tissue too
     "mixed_precision": False,  # float16 on a GPU, bfloat16 on a CPU
     "gpus": 0,  # TensorFlow MirroredStrategy over so many GPUs; 0: what Keras takes by itself
     "warm_start_path": None,  # weights to begin with

@@ -23,5 +23,6 @@ config = {
     "epochs": 60,
     "patience": 1000,
     "augment": True,
+    "sign_chance": 0.3,
     "verbose": 2,
 }

@@ -140,6 +140,8 @@ class DataGenerator(keras.utils.PyDataset):
         self.training = epoch >= 0
         self.key = [config["seed"], 5, max(epoch, 0), int(self.training)]
         self.augment = config["augment"] and self.training
+        self.sign_chance = config["sign_chance"]
+        self.signed = np.array([name not in ("mask", "noise") for name in patches.inputs])
         self.batch = config["batch_size"]
         self.balance = None
         if config["source_balance"]:
@@ -172,7 +174,14 @@ class DataGenerator(keras.utils.PyDataset):
 
     def _patch(self, index, rng):
         arrays = self.patches.read(index)
-        return flip_all(arrays, rng, self.square) if self.augment else arrays
+        if not self.training:
+            return arrays
+        if self.augment:
+            arrays = flip_all(arrays, rng, self.square)
+        x, mask, label = arrays
+        # Physics is linear: the opposite susceptibility makes the opposite field.
+        sign = np.float32(-1 if rng.random() < self.sign_chance else 1)
+        return x * np.where(self.signed, sign, np.float32(1)), mask, label * sign
 
 
 def _ordered(indices, count: int, key):
