@@ -124,11 +124,15 @@ def reconstruct(
         subject, chi, chi_network, residuals[1], residuals[0], parameters, warnings, labels
     )
     write_result(result, options)
-    log(
-        f"chi {values['BrainMean_ppm']:.4f} ± {values['BrainSD_ppm']:.4f} ppm, misfit "
-        f"{parameters['MisfitNetwork_ppm']:.4f} → {parameters['Misfit_ppm']:.4f} ppm"
-    )
+    log(_summary(parameters))
     return result
+
+
+def _summary(p: dict) -> str:
+    return (
+        f"chi {p['BrainMean_ppm']:.4f} ± {p['BrainSD_ppm']:.4f} ppm, misfit "
+        f"{p['MisfitNetwork_ppm']:.4f} → {p['Misfit_ppm']:.4f} ppm"
+    )
 
 
 def check_weights(path) -> str:
