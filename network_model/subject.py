@@ -11,6 +11,7 @@ import numpy as np
 from nibabel.orientations import io_orientation
 
 from network_model.sidecar import read_sidecar, sidecar_number
+from training_data.dipole import GAMMA_MHZ_PER_T
 from training_data.nifti import (
     Volume,
     b0_direction,
@@ -23,7 +24,6 @@ from training_data.nifti import (
 )
 from training_data.volume import bounding_box
 
-GAMMA_MHZ_PER_T = 42.577478518  # proton gyromagnetic ratio over 2π, CODATA 2018
 UNITS = ("ppm", "Hz", "rad")
 MIN_EXTENT = 4  # voxels of mask along every axis: fewer hold no dipole pattern to invert
 DEFAULT_ECHO = 1  # of a 4-D magnitude, from 0: the second echo, as the 2020 release took

@@ -10,6 +10,8 @@ import numpy as np
 from training_data.backend import array_module, fft_module
 from training_data.volume import next_fast_shape
 
+GAMMA_MHZ_PER_T = 42.577478518  # gyromagnetic ratio of the proton over 2π, CODATA 2018
+
 
 def dipole_kernel(shape, voxel_size, b0_dir=(0.0, 0.0, 1.0), xp=np, real: bool = True):
     """Dipole kernel in k-space.

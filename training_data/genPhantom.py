@@ -14,19 +14,18 @@ import numpy as np
 from tqdm import tqdm
 
 from configs import run_step, save_config, write_text
-from training_data.dipole import forward_field
+from training_data.dipole import GAMMA_MHZ_PER_T, forward_field
 from training_data.nifti import write_volume
 from training_data.noise import add_complex_noise
 from training_data.phantom import make_head
 
 TAG = "[0 genPhantom]"
-GAMMA = 42.577478518  # gyromagnetic ratio of the proton over 2π [MHz/T] (CODATA 2018)
 IMAGES = ("chi", "mask", "labels", "magnitude", "localfield")
 
 
 def noise_level(config: dict) -> float:
     """Standard deviation of the field [ppm] that phase noise of 1/SNR radian means; SNR 0: none."""
-    cycles_per_ppm = GAMMA * config["B0"] * config["TE"]
+    cycles_per_ppm = GAMMA_MHZ_PER_T * config["B0"] * config["TE"]
     return 1 / (config["SNR"] * 2 * np.pi * cycles_per_ppm) if config["SNR"] else 0.0
 
 
