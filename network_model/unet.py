@@ -8,6 +8,7 @@ its specification and its variables by name, so that steps 4, 5 and 6 share it.
 import hashlib
 import json
 import os
+from math import gcd
 from pathlib import Path
 
 import h5py
@@ -134,7 +135,7 @@ class _Level:
             }
         shared = {
             "batch": lambda: layers.BatchNormalization(momentum=0.8, name=f"{name}_norm"),
-            "group": lambda: layers.GroupNormalization(min(8, filters), name=f"{name}_norm"),
+            "group": lambda: layers.GroupNormalization(gcd(8, filters), name=f"{name}_norm"),
             "instance": lambda: layers.GroupNormalization(-1, name=f"{name}_norm"),
         }
         return _each(shared[norm](), features) if norm in shared else features

@@ -1,0 +1,93 @@
+"""The physics layer = the NumPy forward model; the non-local block; on any Keras backend."""
+
+import numpy as np
+import pytest
+
+import network_model.quiet  # noqa: F401
+
+# isort: split
+import keras
+
+from network_model.layers import CalFMLayer, NonLocal, fft3d
+from network_model.scaling import CHANNEL_SCALE, CHI_SCALE, FIELD_SCALE, network_input
+from training_data.channels import CHANNELS
+from training_data.dipole import forward_field
+
+GEOMETRY = [
+    ((12, 10, 9), (1.0, 1.0, 1.0), (0, 0, 1)),
+    ((11, 8, 12), (1.0, 1.2, 2.0), (0.3, -0.5, 0.8)),
+    ((9, 14, 10), (0.7, 1.3, 0.9), (0, 1, 0.2)),
+]
+
+
+def to_numpy(x):
+    return keras.ops.convert_to_numpy(x)
+
+
+@pytest.mark.parametrize(("shape", "voxel_size", "b0_dir"), GEOMETRY)
+def test_layer_is_the_numpy_forward_model(shape, voxel_size, b0_dir):
+    chi = np.random.default_rng(0).standard_normal((2, *shape, 1)).astype(np.float32)
+    layer = CalFMLayer(shape, voxel_size, b0_dir)
+    out = to_numpy(layer(chi * CHI_SCALE))
+    assert out.shape == chi.shape
+    assert out.dtype == np.float32
+    for i in range(2):
+        field = forward_field(chi[i, ..., 0], voxel_size, b0_dir, pad=False)
+        np.testing.assert_allclose(out[i, ..., 0], FIELD_SCALE * field, atol=2e-4)
+
+
+def test_layer_stays_in_single_precision_under_a_half_precision_policy():
+    shape = (8, 9, 10)
+    chi = np.random.default_rng(1).standard_normal((1, *shape, 1)).astype(np.float32)
+    expected = to_numpy(CalFMLayer(shape, (1, 1, 1))(chi))
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        found = to_numpy(CalFMLayer(shape, (1, 1, 1))(chi))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [CalFMLayer((8, 9, 7), (1, 1.2, 2), (0, 0.6, 0.8), name="dipole"), NonLocal(name="attention")],
+    ids=lambda layer: layer.name,
+)
+def test_layers_are_rebuilt_from_their_config(layer):
+    twin = type(layer).from_config(layer.get_config())
+    assert twin.get_config() == layer.get_config()
+    x = np.random.default_rng(2).standard_normal((1, 8, 9, 7, 1)).astype(np.float32)
+    np.testing.assert_allclose(to_numpy(twin(x)), to_numpy(layer(x)), atol=1e-6)
+
+
+def test_fft_and_its_inverse():
+    x = np.random.default_rng(3).standard_normal((2, 5, 6, 7)).astype(np.complex64)
+    spectrum = fft3d(keras.ops.convert_to_tensor(x))
+    np.testing.assert_allclose(to_numpy(spectrum), np.fft.fftn(x, axes=(1, 2, 3)), atol=1e-4)
+    np.testing.assert_allclose(to_numpy(fft3d(spectrum, inverse=True)), x, atol=1e-5)
+
+
+def test_nonlocal_block_is_attention_over_all_positions():
+    x = np.random.default_rng(4).standard_normal((2, 3, 4, 5, 6)).astype(np.float32)
+    layer = NonLocal()
+    np.testing.assert_array_equal(to_numpy(layer(x)), x)  # zero at the start
+    back = np.random.default_rng(5).standard_normal((3, 6)).astype(np.float32)
+    layer.back.assign(back)
+    query, key, value = (to_numpy(w) for w in (layer.query, layer.key, layer.value))
+    flat = x.reshape(2, 60, 6)
+    score = (flat @ query) @ (flat @ key).transpose(0, 2, 1) / np.sqrt(3)
+    share = np.exp(score - score.max(-1, keepdims=True))
+    share /= share.sum(-1, keepdims=True)
+    expected = flat + share @ (flat @ value) @ back
+    np.testing.assert_allclose(to_numpy(layer(x)).reshape(2, 60, 6), expected, atol=1e-4)
+
+
+def test_scales_of_the_channels():
+    channels = {name: np.full((2, 3, 4), i + 1.0) for i, name in enumerate(CHANNELS)}
+    assert set(CHANNEL_SCALE) == set(CHANNELS)
+    x = network_input(channels, ["tv", "field", "mask"])
+    assert x.shape == (2, 3, 4, 3)
+    assert x.dtype == np.float32
+    np.testing.assert_allclose(x[0, 0, 0], (6 * CHI_SCALE, FIELD_SCALE, 2))
+    # In these units 3·D maps what comes out to what went in.
+    assert pytest.approx(FIELD_SCALE) == 3 * CHI_SCALE

@@ -1,0 +1,226 @@
+"""The one builder: shared convolutions, a norm per domain, files that give the same output."""
+
+import h5py
+import numpy as np
+import pytest
+
+import network_model.quiet  # noqa: F401
+
+# isort: split
+import keras
+
+from network_model.unet import (
+    NORMS,
+    build_unet,
+    file_hash,
+    fill_network,
+    grid_multiple,
+    load_network,
+    make_spec,
+    read_spec,
+    save_network,
+)
+
+SHAPE = (8, 12, 16)
+SMALL = {"filters": 3, "depth": 3}
+
+
+def network(domains=("source", "target"), **keys):
+    keras.utils.set_random_seed(1)
+    spec = make_spec(SMALL | keys)
+    return build_unet(spec, domains), spec
+
+
+def disturb(model, seed=0):
+    """Statistics and weights that differ from those at the start, and from domain to domain."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        for variable in layer.variables:
+            change = rng.uniform(0.05, 0.3, variable.shape).astype(np.float32)
+            variable.assign_add(change)
+
+
+def inputs(spec, domains, seed=0):
+    rng = np.random.default_rng(seed)
+    made = {}
+    for domain in domains:
+        made[f"{domain}_x"] = rng.standard_normal((2, *SHAPE, len(spec["inputs"]))).astype("f4")
+        made[f"{domain}_mask"] = (rng.random((2, *SHAPE, 1)) < 0.8).astype("f4")
+    return made
+
+
+def call(model, given):
+    return {k: keras.ops.convert_to_numpy(v) for k, v in model(given, training=False).items()}
+
+
+def test_convolutions_are_shared_and_norms_are_not():
+    model, _ = network()
+    convolutions = [x for x in model.layers if isinstance(x, keras.layers.Conv3D)]
+    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    assert len(convolutions) == 3 + 2 + 1  # down, up, last
+    assert len(norms) == 2 * 5
+    assert {x.momentum for x in norms} == {0.8}
+    assert all(x.kernel_size == (3, 3, 3) for x in convolutions)
+    assert [model.get_layer(f"down{d}_0_conv").filters for d in range(3)] == [3, 6, 12]
+    single, _ = network(("target",))
+    per_norm = sum(int(np.prod(v.shape)) for x in norms for v in x.variables) // 2
+    assert model.count_params() - single.count_params() == per_norm
+
+
+def test_the_default_is_the_network_of_2020():
+    spec = make_spec({})
+    assert grid_multiple(spec) == 16
+    model = build_unet(spec)
+    assert [model.get_layer(f"down{d}_0_conv").filters for d in range(5)] == [24, 48, 96, 192, 384]
+    assert sum(isinstance(x, keras.layers.Conv3D) for x in model.layers) == 10
+    assert sum(isinstance(x, keras.layers.BatchNormalization) for x in model.layers) == 18
+
+
+def test_domains_differ_by_their_norms_alone():
+    model, spec = network()
+    given = inputs(spec, ("source",))
+    given |= {k.replace("source", "target"): v for k, v in given.items()}
+    out = call(model, given)
+    np.testing.assert_allclose(out["source_chi"], out["target_chi"], atol=1e-6)
+    disturb(model)
+    out = call(model, given)
+    assert np.abs(out["source_chi"] - out["target_chi"]).max() > 1e-3
+
+
+def test_output_is_masked_and_of_the_size_of_its_input():
+    model, spec = network()
+    disturb(model)
+    given = inputs(spec, ("source", "target"))
+    out = call(model, given)
+    assert set(out) == {"source_chi", "target_chi"}
+    for domain in ("source", "target"):
+        chi = out[f"{domain}_chi"]
+        assert chi.shape == (2, *SHAPE, 1)
+        assert chi.dtype == np.float32
+        assert not chi[given[f"{domain}_mask"] == 0].any()
+        assert chi.any()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("architecture", ["unet", "nonlocal_gated"])
+def test_every_network_is_the_same_from_its_file(tmp_path, norm, architecture):
+    model, spec = network(norm=norm, architecture=architecture, convs_per_level=2)
+    disturb(model)
+    given = inputs(spec, ("source", "target"))
+    out = call(model, given)
+    path = tmp_path / "weights.h5"
+    save_network(model, spec, path, {"note": (1, 2)})
+    assert read_spec(path) == spec
+    assert [p.name for p in tmp_path.iterdir()] == ["weights.h5"]
+    for domain in ("source", "target"):
+        twin, read = load_network(path, (domain,))
+        assert read == spec
+        one = {k: v for k, v in given.items() if k.startswith(domain)}
+        np.testing.assert_array_equal(call(twin, one)[f"{domain}_chi"], out[f"{domain}_chi"])
+
+
+def test_a_missing_domain_takes_the_norms_of_the_source(tmp_path):
+    model, spec = network(("source",))
+    disturb(model)
+    save_network(model, spec, tmp_path / "w.h5")
+    twin, _ = load_network(tmp_path / "w.h5")
+    given = inputs(spec, ("source",))
+    out = call(twin, {k.replace("source", "target"): v for k, v in given.items()})
+    np.testing.assert_array_equal(out["target_chi"], call(model, given)["source_chi"])
+
+
+def test_half_precision_halves_the_file(tmp_path):
+    model, spec = network(filters=8)
+    disturb(model)
+    for dtype in ("float32", "float16"):
+        save_network(model, spec, tmp_path / f"{dtype}.h5", dtype=dtype)
+    sizes = [(tmp_path / f"{d}.h5").stat().st_size for d in ("float16", "float32")]
+    assert sizes[0] < 0.7 * sizes[1]
+    assert file_hash(tmp_path / "float16.h5") != file_hash(tmp_path / "float32.h5")
+    given = inputs(spec, ("target",))
+    exact = call(load_network(tmp_path / "float32.h5")[0], given)["target_chi"]
+    rounded = call(load_network(tmp_path / "float16.h5")[0], given)["target_chi"]
+    assert np.abs(rounded - exact).max() < 0.01 * np.abs(exact).max()
+    with h5py.File(tmp_path / "float16.h5") as file:
+        kernel = keras.ops.convert_to_numpy(model.get_layer("last").kernel)
+        np.testing.assert_array_equal(file["last/kernel"][()], kernel.astype(np.float16))
+
+
+@pytest.mark.parametrize("residual", [None, "tikhonov"])
+def test_without_bias_and_norm_the_network_is_homogeneous(residual):
+    names = ["field", "tikhonov"]
+    keys = {"norm": "none", "use_bias": False, "inputs": names, "residual": residual}
+    model, spec = network(("target",), **keys)
+    disturb(model)
+    given = inputs(spec, ("target",))
+    once = call(model, given)["target_chi"]
+    twice = call(model, given | {"target_x": 3 * given["target_x"]})["target_chi"]
+    np.testing.assert_allclose(twice, 3 * once, rtol=1e-4, atol=1e-4 * np.abs(once).max())
+
+
+def test_a_residual_network_begins_with_its_channel():
+    model, spec = network(("target",), inputs=["field", "mask", "tv"], residual="tv")
+    given = inputs(spec, ("target",))
+    out = call(model, given)["target_chi"]
+    np.testing.assert_array_equal(out, given["target_x"][..., 2:] * given["target_mask"])
+
+
+def test_the_residual_channel_keeps_its_precision_in_half_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model, spec = network(("target",), inputs=["field", "mask", "tv"], residual="tv")
+        given = inputs(spec, ("target",))
+        out = call(model, given)["target_chi"]
+        assert model.get_layer("down0_0_conv").compute_dtype == "bfloat16"
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_array_equal(out, given["target_x"][..., 2:] * given["target_mask"])
+
+
+def test_instance_norm_is_of_each_channel():
+    keys = {"norm": "instance", "use_bias": False, "filters": 2, "depth": 1}
+    model, spec = network(("target",), **keys)
+    given = inputs(spec, ("target",))
+    norm = keras.Model(model.input, model.get_layer("down0_0_norm").output)
+    out = keras.ops.convert_to_numpy(norm(given))
+    np.testing.assert_allclose(out.mean((1, 2, 3)), 0, atol=1e-4)
+    np.testing.assert_allclose(out.std((1, 2, 3)), 1, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"architecture": "resnet"}, "expected one of unet, nonlocal_gated"),
+        ({"norm": "layer"}, "expected one of domain, batch"),
+        ({"inputs": []}, "inputs"),
+        ({"inputs": ["field", "phase"]}, "inputs"),
+        ({"residual": "tv"}, "residual 'tv'"),
+        ({"residual": "mask"}, "residual 'mask'"),
+        ({"filters": 0}, "at least 1"),
+        ({"depth": 0}, "at least 1"),
+    ],
+)
+def test_bad_specifications(keys, message):
+    with pytest.raises(ValueError, match=message):
+        make_spec(SMALL | keys)
+
+
+def test_bad_files(tmp_path):
+    with pytest.raises(ValueError, match="no such weights; run step 4 first"):
+        load_network(tmp_path / "none.h5")
+    (tmp_path / "text.h5").write_text("not HDF5")
+    with pytest.raises(ValueError, match="not a weights file"):
+        load_network(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = 1
+    with pytest.raises(ValueError, match="not a weights file"):
+        load_network(tmp_path / "other.h5")
+
+
+def test_weights_of_another_architecture(tmp_path):
+    model, spec = network()
+    save_network(model, spec, tmp_path / "w.h5")
+    for keys, message in (({"filters": 4}, "expects shape"), ({"depth": 4}, "found nothing")):
+        other, _ = network(**keys)
+        with pytest.raises(ValueError, match=f"weights of another architecture: .*{message}"):
+            fill_network(other, tmp_path / "w.h5")
