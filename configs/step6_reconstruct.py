@@ -25,5 +25,27 @@ config = {
     # Refinement of the map (refine.py): seconds
     "refine": True,
     "refine_options": {},  # changed keywords of refine(), e.g. {"iterations": 40}
+    # --bids: names of files below the study, best first; * also matches across folders. The files
+    # of one scan are told by their entities (sub-, ses-, acq-, run- ...).
+    "fieldPatterns": [
+        "*_localfield.nii*",  # QSMxT [ppm], SEPIA [Hz]
+        "*_fieldmap-local.nii*",  # qsm-forward
+        "*_desc-local*_fieldmap.nii*",
+    ],
+    "maskPatterns": [
+        "*_bgmask.nii*",  # QSMxT: where the background field was removed
+        "*_mask_localfield.nii*",  # SEPIA
+        "*_desc-brain_mask.nii*",
+        "*_mask.nii*",
+        "*_mask_brain.nii*",
+    ],
+    "magnitudePatterns": [
+        "*_part-mag*_MEGRE.nii*",  # raw, a file per echo
+        "*_part-mag*_GRE.nii*",
+        "*_part-mag*_T2starw.nii*",
+        "*_mag.nii*",  # QSMxT
+        "*_magnitude.nii*",
+    ],
+    "labelsPatterns": [],  # regions for the reports, e.g. ["*_dseg.nii*"]; same grid as the field
     "seed": 0,  # of Keras; nothing is drawn by default
 }

@@ -19,6 +19,7 @@ from network_model.reconstruction import Options, reconstruct
 from network_model.subject import UNITS, Scan
 
 TAG = "[6 reconstruct]"
+PATTERNS = ("field", "mask", "magnitude", "labels")
 TUNING_KEYS = ("data_weight", "tv_weight", "learning_rate", "decay_every", "trainable")
 
 
@@ -97,8 +98,9 @@ def main(argv: list[str]) -> None:
             raise ValueError("--bids needs --out, the derivatives folder to write to")
         from network_model.cohort import run_cohort
 
-        template = make_options(args, config)
-        run_cohort(args.bids, args.out, template, workers=args.workers, scheduler=args.scheduler)
+        patterns = {kind: config[f"{kind}Patterns"] for kind in PATTERNS}
+        scans = (args.bids, args.out, make_options(args, config), patterns)
+        run_cohort(*scans, workers=args.workers, scheduler=args.scheduler)
         return
     for name in ("field", "mask", "output"):
         if not getattr(args, name):

@@ -14,6 +14,7 @@ from network_model.report_pictures import histogram_png, planes_png, residual_pn
 
 TEMPLATE = Path(__file__).with_name("templates") / "report.html"
 CHI_RANGE = 0.3  # half-width of the histogram of χ [ppm]
+LEAST_WINDOW = 1e-5  # of gray scales and histograms, for fields that are next to nothing [ppm]
 CITATIONS = (
     "Liu J, Koch KM. Non-locally encoder-decoder convolutional network for whole brain QSM "
     "inversion. arXiv:1904.05493, 2019.",
@@ -131,9 +132,9 @@ def _findings(found) -> str:
 def _pictures(result) -> str:
     """Panels and histograms."""
     subject, mask = result.subject, result.subject.mask
-    field_window = float(np.percentile(np.abs(subject.field[mask]), 99))
+    field_window = max(float(np.percentile(np.abs(subject.field[mask]), 99)), LEAST_WINDOW)
     sigma = result.parameters.get("NoiseEstimate_ppm")
-    left = 4 * (sigma or float(result.residual[mask].std())) or WINDOW
+    left = max(4 * (sigma or float(result.residual[mask].std())), LEAST_WINDOW)
     columns = {"χ": result.chi, "local field": subject.field, "residual field": result.residual}
     windows = {"χ": WINDOW, "local field": field_window, "residual field": field_window}
     curves = {

@@ -116,7 +116,9 @@ def viewer_page(subject, chi, over_magnitude: bool) -> str:
     affine[:3, 3] = -size * np.array(volumes[0].shape) / 2
     images = [nib.Nifti1Image(np.asarray(v, np.float32), affine) for v in volumes]
     gray = {"threshold": None, "cmap": "gray"}
-    color = {"threshold": OVERLAY_PPM, "cmap": "RdBu_r", "opacity": 0.75}
+    # nilearn refuses a threshold beyond the largest value.
+    threshold = min(OVERLAY_PPM, 0.5 * float(np.abs(volumes[0]).max())) or None
+    color = {"threshold": threshold, "cmap": "RdBu_r", "opacity": 0.75}
     with warnings.catch_warnings():
         # nilearn takes percentiles of masked arrays, and interpolates a mask that stands in for a
         # missing magnitude.

@@ -89,6 +89,15 @@ def test_without_magnitude_labels_and_warnings(tmp_path):
     assert "<h2>Regions</h2>" not in text
 
 
+@pytest.mark.parametrize("scale", [1e-5, 0, 30])
+def test_maps_of_any_size_have_a_report(tmp_path, scale):
+    result = make_result()
+    for name in ("chi", "residual", "residual_network"):
+        setattr(result, name, getattr(result, name) * np.float32(scale))
+    make_report(result, tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
 def test_region_table():
     result = make_result()
     rows = {row["label"]: row for row in region_rows(result)}

@@ -1,0 +1,197 @@
+"""Finding the scans of a BIDS study, and the files that make a folder a BIDS derivative.
+
+Files are found by patterns in the shell's manner, matched against the path below the study's
+folder; `*` also matches across folders. Which mask belongs to which field is told by the entities
+of their names (`sub-`, `ses-`, `acq-`, `run-` …), then by how close they lie, then by the order of
+the patterns.
+"""
+
+import fnmatch
+import itertools
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from network_model.sidecar import TOOL, tool_version
+from training_data.nifti import SUFFIXES
+
+BIDS_VERSION = "1.10.0"
+# Entities of a Chimap's name in the order of the specification; others are dropped.
+ENTITIES = ("sub", "ses", "acq", "ce", "rec", "run", "space", "chunk")
+EXACT = ("sub", "ses", "space")  # must be the same, also where one of the two has none
+README = """{tool} {version}
+
+Quantitative susceptibility maps (suffix Chimap) in ppm, one per local field that was found in the
+study; each one's JSON sidecar names the files it was made from, the network's weights by their
+SHA-256, every step with its numeric parameters, the reference region, the direction of B0, the
+misfit of the field before and after, and warnings.
+
+summary.csv lists all scans with their state. reports/ holds a page for each map, if asked for.
+Voxels outside the brain mask are zero.
+"""
+IGNORED = "summary.csv\nreports/\nreports/**\n"
+
+
+@dataclass(frozen=True)
+class ScanFiles:
+    """The files of one scan.
+
+    Attributes:
+        name: its entities, e.g. `sub-01_ses-2_run-1`.
+        field: local field; mask, labels, reference: or None where nothing matches.
+        magnitudes: echoes in their order, or one file, or none.
+        rivals: further fields that would give a map of the same name.
+    """
+
+    name: str
+    field: Path
+    mask: Path | None = None
+    magnitudes: tuple[Path, ...] = ()
+    labels: Path | None = None
+    reference: Path | None = None
+    rivals: tuple[Path, ...] = ()
+
+    def output(self, out: Path) -> Path:
+        """Where its map goes below a derivatives folder."""
+        folders = [part for part in self.name.split("_") if part.startswith(("sub-", "ses-"))]
+        return Path(out).joinpath(*folders, "anat", f"{self.name}_Chimap.nii.gz")
+
+
+def entities(path: Path) -> dict[str, str]:
+    """Entities of a file: of its own name, and `sub-`, `ses-` of the folders it is in."""
+    found = {}
+    for part in path.parts[:-1]:
+        match = re.fullmatch(r"(sub|ses)-([A-Za-z0-9]+)", part)
+        found |= {match[1]: match[2]} if match else {}
+    return found | dict(re.findall(r"(?:^|_)([a-zA-Z]+)-([A-Za-z0-9]+)(?=_|\.)", path.name))
+
+
+def list_images(study: Path, out: Path) -> list[Path]:
+    """NIfTI files below a study as relative paths, sorted; without hidden folders and `out`."""
+    found, out = [], Path(out).resolve()
+    for folder, folders, files in os.walk(study):
+        here = Path(folder)
+        folders[:] = [f for f in folders if not f.startswith(".") and (here / f).resolve() != out]
+        names = [f for f in files if f.endswith(SUFFIXES) and not f.startswith(".")]
+        found += [(here / f).relative_to(study) for f in names]
+    return sorted(found)
+
+
+def find_scans(study, out, patterns: dict[str, list[str]]) -> list[ScanFiles]:
+    """Every scan of a study that has a local field.
+
+    Args:
+        study: folder with raw data, and with the local fields, e.g. below derivatives/.
+        out: folder of the maps; nothing is searched in it.
+        patterns: "field", "mask", "magnitude", "labels", "reference" → patterns, best first.
+
+    Raises:
+        ValueError: no such folder, or no local field in it.
+    """
+    study = Path(study)
+    if not study.is_dir():
+        raise ValueError(f"{study}: no such folder; expected a BIDS study")
+    images = list_images(study, out)
+    of = {kind: _matches(images, globs) for kind, globs in patterns.items()}
+    # SEPIA's mask of the local field is called …_mask_localfield.
+    fields = [f for f in of["field"] if f not in of.get("mask", {})]
+    by_name = {}
+    for field in fields:
+        found = entities(field)
+        if "sub" in found:
+            name = "_".join(f"{e}-{found[e]}" for e in ENTITIES if e in found)
+            by_name.setdefault(name, []).append(field)
+    if not by_name:
+        raise ValueError(
+            f"{study}: found no local field among {len(images)} NIfTI files; expected names such "
+            f"as {', '.join(patterns['field'])} with a sub- entity; change fieldPatterns"
+        )
+    return [_scan_files(study, name, found, of) for name, found in sorted(by_name.items())]
+
+
+def _matches(images, globs) -> dict[Path, int]:
+    """Images that match any of the patterns → the number of the first that does."""
+    found = {}
+    for image in images:
+        hits = [k for k, g in enumerate(globs) if fnmatch.fnmatchcase(image.as_posix(), g)]
+        if hits:
+            found[image] = hits[0]
+    return found
+
+
+def _scan_files(study: Path, name: str, fields: list[Path], of: dict) -> ScanFiles:
+    first, *rivals = fields
+    best = {kind: _best(first, of.get(kind, {})) for kind in of if kind != "field"}
+    one = {k: study / v[0] for k, v in best.items() if v and k != "magnitude"}
+    magnitudes = tuple(study / m for m in best.get("magnitude", []))
+    return ScanFiles(
+        name, study / first, magnitudes=magnitudes, rivals=tuple(study / r for r in rivals), **one
+    )
+
+
+def _best(field: Path, candidates: dict[Path, int]) -> list[Path]:
+    """Candidates that suit a field best, echoes in their order; empty if none does."""
+    wanted = entities(field)
+    ranked = {}
+    for path, order in candidates.items():
+        rank = _rank(field, wanted, path, order)
+        if rank is not None:
+            ranked.setdefault(rank, []).append(path)
+    if not ranked:
+        return []
+    found = sorted(ranked[max(ranked)], key=_echo)
+    return [path for path in found if _but_echo(path) == _but_echo(found[0])]
+
+
+def _rank(field: Path, wanted: dict, path: Path, order: int):
+    """How well a file suits a field, to be compared; None if it is another scan's."""
+    have = entities(path)
+    if any(have.get(e) != wanted.get(e) for e in EXACT):
+        return None
+    others = [e for e in ENTITIES if e not in EXACT]
+    if any(e in have and e in wanted and have[e] != wanted[e] for e in others):
+        return None
+    differing = sum((e in have) != (e in wanted) for e in others)
+    pairs = zip(field.parts[:-1], path.parts[:-1], strict=False)
+    common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return (-differing, common, -order)
+
+
+def _but_echo(path: Path) -> dict[str, str]:
+    return {e: value for e, value in entities(path).items() if e != "echo"}
+
+
+def _echo(path: Path):
+    number = entities(path).get("echo", "")
+    return int(number) if number.isdigit() else 0, path
+
+
+def dataset_files(study, out) -> dict[str, str]:
+    """Name → text of the files that make `out` a BIDS derivative of `study`."""
+    link = Path(os.path.relpath(Path(study).resolve(), Path(out).resolve())).as_posix()
+    description = {
+        "Name": f"{TOOL} susceptibility maps",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [
+            {
+                "Name": TOOL,
+                "Version": tool_version(),
+                "Description": "Quantitative susceptibility maps by a neural network",
+            }
+        ],
+        "SourceDatasets": [{"URL": link}],
+        "DatasetLinks": {"study": link},
+    }
+    return {
+        "dataset_description.json": json.dumps(description, indent=1) + "\n",
+        "README": README.format(tool=TOOL, version=tool_version()),
+        ".bidsignore": IGNORED,
+    }
+
+
+def source_uri(study, path) -> str:
+    """BIDS URI of a file of the study, by the link that `dataset_files` declares."""
+    return f"bids:study:{Path(path).relative_to(study).as_posix()}"
