@@ -89,6 +89,21 @@ def add_nuclei(chi, mask, voxel_size, rng) -> None:
         chi[solid] = np.float32(value)
 
 
+def add_large_regions(chi, mask, voxel_size, rng) -> None:
+    """Put 0 to 3 regions of 8 to 36 mm and 0.08 to 0.45 ppm, either sign, into χ [ppm], in place.
+
+    Anatomy holds none, so a network that never saw one takes it for an artifact: a thalamus at
+    −0.4 ppm, as the FANSI phantom has it, was drawn to zero.
+    """
+    for _ in range(rng.integers(0, 4)):
+        semi_axes = rng.uniform(4, 18) * rng.uniform(0.4, 1, 3)
+        angles, centre = rng.uniform(0, 360, 3), random_voxel(mask, rng)
+        solid = shapes.ellipsoid(chi.shape, centre, semi_axes, angles, voxel_size)
+        value = rng.choice((-1, 1)) * rng.uniform(0.08, 0.45)
+        ramp = lattice_noise(chi.shape, np.maximum(20 / voxel_size, 2), rng)
+        chi[solid] += np.float32(value) * (1 + np.float32(0.3) * ramp[solid])
+
+
 def make_random_labels(shape, voxel_size, rng) -> tuple[np.ndarray, np.ndarray]:
     """A random-label volume.
 
@@ -113,6 +128,7 @@ def make_random_labels(shape, voxel_size, rng) -> tuple[np.ndarray, np.ndarray]:
     add_nuclei(chi, mask, voxel_size, rng)
     chi = ndimage.gaussian_filter(chi, rng.uniform(0.1, 0.8), truncate=3)
     chi *= np.float32(rng.lognormal(np.log(0.023), 0.3)) / max(chi[mask].std(), 1e-3)
+    add_large_regions(chi, mask, voxel_size, rng)
     add_veins(chi, mask, voxel_size, rng, int(rng.integers(10, 41)))
     # Some volumes are as piecewise constant as an analytic phantom, some as rich as tissue.
     strength = rng.uniform(0, 0.008) * (rng.random() < 0.7)
