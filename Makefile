@@ -7,7 +7,7 @@ CONFIG ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench score step0 step1 step2 step3 step4 step5 step7
+.PHONY: help setup demo test lint bench score step0 step1 step2 step3 step4 step5 step7 qsm-ci-entry
 
 help:
 	@echo "make demo | test | lint | bench | score | step0 ... step7 [CONFIG=configs/demo] [ARGS='key=value']"
@@ -52,3 +52,7 @@ bench: setup
 
 score: setup
 	$(PY) network_model/scorecard.py $(ARGS)
+
+# The folder that the QSM-CI platform takes; ARGS='weightsFile=FILE dstFolder=FOLDER' if need be.
+qsm-ci-entry: setup
+	$(PY) qsm-ci/build.py $(ARGS)
