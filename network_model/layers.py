@@ -56,6 +56,9 @@ class CalFMLayer(keras.layers.Layer):
         spectrum = fft3d(volume) * ops.cast(self.kernel[None], "complex64")
         return ops.real(fft3d(spectrum, inverse=True))[..., None]
 
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
     def get_config(self):
         geometry = {"shape": self.shape, "voxel_size": self.voxel_size, "b0_dir": self.b0_dir}
         return {**super().get_config(), **geometry}

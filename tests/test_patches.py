@@ -132,7 +132,7 @@ def test_kill_9_and_the_same_command(maps, tmp_path):
                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
 
     killed, parts = start(tmp_path / "killed"), tmp_path / "killed/patches_parts"
-    for _ in range(600):
+    for _ in range(6000):
         if list(parts.glob("*.h5")) or killed.poll() is not None:
             break
         time.sleep(0.05)

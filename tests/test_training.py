@@ -1,0 +1,430 @@
+"""Step 4: batches that depend on seed, epoch and number alone; training, its resume, mistakes."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+import network_model.quiet  # noqa: F401
+
+# isort: split
+import keras
+from maps import write_maps
+from scans import tilted_affine, write_scan
+
+from configs import PROJECT_ROOT, load_config
+from genRDFPatchesSyn import main as cut_patches
+from network_model.callbacks import ExponentialSteps, LinearDecay, cut_rows, read_rows
+from network_model.scaling import CHI_SCALE, FIELD_SCALE
+from network_model.subject import make_subject
+from network_model.train_model.datagenerator import DataGenerator, PatchFile, TargetCrops, flip_all
+from network_model.train_model.train import main
+from network_model.unet import load_network
+from training_data.dipole import forward_field
+from training_data.qsmFmapCal_gpu import main as make_fields
+
+INPUTS = ["field", "mask", "noise", "tikhonov"]
+PATCH = (12, 16, 8)
+TINY = {"filters": 2, "depth": 2, "verbose": 0, "batch_size": 2, "learning_rate": 3e-3}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Patches of four maps, and a scan for the target domain."""
+    folder = tmp_path_factory.mktemp("data")
+    write_maps(folder / "maps", 4)
+    source = {"srcFolder": str(folder / "maps")}
+    make_fields(load_config("step2_qsmFmapCal", []) | source | {"device": "cpu"})
+    sizes = {"patch_size": PATCH, "overlap_size": (12, 16, 8), "patches_per_map": 4}
+    target = {"dstFile": str(folder / "patches.h5"), "inputs": INPUTS}
+    cut_patches(load_config("step3_genRDFPatchesSyn", []) | source | sizes | target)
+    write_scan(folder / "scan", tilted_affine(15))
+    return folder
+
+
+def options(data, folder, target=True, **keys):
+    config = load_config("step4_train", []) | TINY
+    config |= {"datasets_path": str(data / "patches.h5"), "dstFolder": str(folder), "epochs": 3}
+    if target:
+        names = {"fieldFile": "field", "maskFile": "mask", "magnitudeFile": "magnitude"}
+        config |= {key: str(data / f"scan/{name}.nii.gz") for key, name in names.items()}
+    return config | keys
+
+
+def log_of(folder):
+    return read_rows(folder / "log.csv")
+
+
+def same(a, b):
+    """Logs of two runs: the same columns and, but for the order of sums, the same numbers."""
+    assert list(a) == list(b)
+    for key in a:
+        np.testing.assert_allclose(a[key], b[key], rtol=1e-4, err_msg=key)
+
+
+# Patches and crops
+
+
+def test_patches_come_in_the_units_of_the_network(data):
+    patches = PatchFile(data / "patches.h5", ["tikhonov", "field", "mask"])
+    file = h5py.File(data / "patches.h5")
+    x, mask, label = patches.read(5)
+    assert x.shape == (*PATCH, 3)
+    assert mask.shape == label.shape == (*PATCH, 1)
+    assert {a.dtype for a in (x, mask, label)} == {np.dtype("float32")}
+    np.testing.assert_allclose(x[..., 1], file["field"][5] * FIELD_SCALE, rtol=1e-6)
+    np.testing.assert_allclose(x[..., 0], file["extra"][5][..., 1] * CHI_SCALE, rtol=1e-6)
+    np.testing.assert_array_equal(x[..., 2], file["mask"][5])
+    np.testing.assert_allclose(label[..., 0], file["chi"][5] * CHI_SCALE, rtol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.95])
+def test_no_map_is_both_trained_on_and_validated_with(data, share):
+    patches = PatchFile(data / "patches.h5", ["field", "mask"])
+    train, validation = patches.split(share, seed=0)
+    maps = [set(patches.samples[indices]) for indices in (train, validation)]
+    assert not maps[0] & maps[1]
+    assert all(maps)
+    assert sorted([*train, *validation]) == list(range(len(patches.samples)))
+    assert any((patches.split(share, seed)[1] != validation[0]).all() for seed in range(1, 9))
+
+
+def batches(data, epoch, target=None, **keys):
+    patches = PatchFile(data / "patches.h5", ["field", "mask", "noise"])
+    config = options(data, "", **keys)
+    return DataGenerator(patches, np.arange(13), config, target, epoch)
+
+
+def test_a_batch_depends_on_seed_epoch_and_number_alone(data):
+    keys = {"augment": True, "sign_chance": 0.5}
+    first, again = batches(data, 2, **keys), batches(data, 2, **keys)
+    assert len(first) == 7
+    assert len(first[6][0]["source_x"]) == 1  # what is left over
+    np.testing.assert_array_equal(first[3][0]["source_x"], again[3][0]["source_x"])
+    for other in (batches(data, 1, **keys), batches(data, 2, seed=1, **keys)):
+        assert (first[3][0]["source_x"] != other[3][0]["source_x"]).any()
+    seen = np.concatenate([batches(data, 0)[i][1]["source_chi"] for i in range(7)])
+    everything = [PatchFile(data / "patches.h5", ["field"]).read(i)[2] for i in range(13)]
+    assert sorted(x.sum() for x in seen) == pytest.approx(sorted(x.sum() for x in everything))
+    assert len(batches(data, 0, steps_per_epoch=20)) == 20
+    assert len(batches(data, 0, steps_per_epoch=3)) == 3
+
+
+def test_validation_is_in_order_and_as_it_is(data):
+    generator = batches(data, -1, augment=True, sign_chance=1.0, validation_steps=2)
+    assert len(generator) == 2
+    patches = PatchFile(data / "patches.h5", ["field", "mask", "noise"])
+    np.testing.assert_array_equal(generator[1][0]["source_x"][0], patches.read(2)[0])
+
+
+def test_flips_are_of_all_arrays_and_keep_the_physics():
+    shape = (12, 12, 9)
+    chi = np.random.default_rng(0).standard_normal(shape, np.float32)
+    field = forward_field(chi, (1, 1, 1.4), pad=False)
+    seen = set()
+    for seed in range(150):
+        turned = flip_all([chi[..., None], field[..., None]], np.random.default_rng(seed))
+        again = forward_field(np.ascontiguousarray(turned[0][..., 0]), (1, 1, 1.4), pad=False)
+        np.testing.assert_allclose(turned[1][..., 0], again, atol=1e-5)
+        seen.add(turned[0].tobytes())
+    assert len(seen) == 16  # three flips and an exchange of x and y
+    slab = np.zeros((4, 6, 5, 1))
+    for seed in range(20):  # x and y of unlike length are not exchanged
+        assert flip_all([slab], np.random.default_rng(seed), False)[0].shape == slab.shape
+
+
+def test_the_opposite_map_has_the_opposite_field(data):
+    plain = batches(data, 0)[1]
+    turned = batches(data, 0, sign_chance=1.0)[1]
+    np.testing.assert_array_equal(turned[1]["source_chi"], -plain[1]["source_chi"])
+    signs = [-1, 1, 1]  # field, mask, noise
+    np.testing.assert_array_equal(turned[0]["source_x"], plain[0]["source_x"] * signs)
+
+
+@pytest.mark.parametrize("rule", ["2020", "random"])
+def test_crops_of_the_target(rule):
+    rng = np.random.default_rng(0)
+    mask = np.zeros((20, 15, 30), bool)
+    mask[3:17, 5:13, 2:27] = True
+    field = rng.standard_normal(mask.shape).astype(np.float32)
+    magnitude = rng.uniform(1, 2, mask.shape)
+    subject = make_subject(field, mask, (1, 1.2, 0.8), (0.1, 0.2, 1), magnitude)
+    crops = TargetCrops(subject, ["field", "mask"], (8, 12, 10), rule)
+    box = np.pad(subject.field[3:17, 5:13, 2:27], ((0, 0), (2, 2), (0, 0)))  # y is too short
+    starts = set()
+    for _ in range(30):
+        x, inside, truth = crops.draw(rng)
+        assert x.shape == (8, 12, 10, 2)
+        assert truth.shape == (8, 12, 10, 3)
+        found = [
+            (i, k) for i in range(7) for k in range(16)
+            if np.allclose(box[i : i + 8, :, k : k + 10] * FIELD_SCALE, truth[..., 0], atol=1e-4)
+        ]  # fmt: skip
+        assert len(found) == 1
+        starts |= set(found)
+        np.testing.assert_allclose(x[..., 0], truth[..., 0], rtol=1e-6)
+        np.testing.assert_array_equal(inside, truth[..., 2:])
+        weights = truth[..., 1][inside[..., 0] > 0]
+        assert (weights > 0.4).all()
+        assert (weights <= 1).all()
+    assert len({i for i, _ in starts}) == (1 if rule == "2020" else 7)
+    if rule == "2020":
+        assert {i for i, _ in starts} == {3}
+    assert len({k for _, k in starts}) > 5
+    with pytest.raises(ValueError, match="target_crop"):
+        TargetCrops(subject, ["field", "mask"], (8, 12, 10), "centre")
+
+
+def test_bad_patch_files(tmp_path, data):
+    with pytest.raises(ValueError, match="run step 3 first"):
+        PatchFile(tmp_path / "none.h5", ["field"])
+    (tmp_path / "text.h5").write_text("text")
+    with pytest.raises(ValueError, match="not a patch file"):
+        PatchFile(tmp_path / "text.h5", ["field"])
+    with pytest.raises(ValueError, match="lacks the channels tv; run step 3 with inputs="):
+        PatchFile(data / "patches.h5", ["field", "tv"])
+
+
+# Learning rates and logs
+
+
+def rates(schedule, steps):
+    return [float(keras.ops.convert_to_numpy(schedule(s))) for s in steps]
+
+
+def test_learning_rates():
+    found = rates(ExponentialSteps(1e-4), (0, 199, 200, 450))
+    np.testing.assert_allclose(found, 1e-4 * np.exp([0, 0, -0.1, -0.2]), rtol=1e-5)
+    found = rates(LinearDecay(1e-3, 1000, 0.4), (0, 49, 99, 500, 600, 800, 1000))
+    np.testing.assert_allclose(found, np.array([0.01, 0.5, 1, 1, 1, 0.5, 0]) * 1e-3, rtol=1e-4)
+    for schedule in (ExponentialSteps(1e-4, 7), LinearDecay(1e-3, 50, 0.4)):
+        config = keras.optimizers.schedules.serialize(schedule)
+        twin = keras.optimizers.schedules.deserialize(config)
+        assert rates(twin, (3, 30)) == rates(schedule, (3, 30))
+
+
+def test_rows_beyond_the_state_are_cut(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("epoch,loss\n1,0.5\n2,0.4\n3,0.")
+    cut_rows(log, 2)
+    assert read_rows(log) == {"epoch": [1, 2], "loss": [0.5, 0.4]}
+    assert [p.name for p in tmp_path.iterdir()] == ["log.csv"]
+
+
+# The whole step
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A finished run of two branches, in three epochs."""
+    folder = tmp_path_factory.mktemp("trained")
+    main(options(data, folder, augment=True))
+    return folder
+
+
+def test_training_lowers_the_loss_and_keeps_what_it_should(trained):
+    files = {p.name for p in trained.iterdir()}
+    assert files == {"config.json", "log.csv", "curve.png", "state.h5", "weights.h5"}
+    log = log_of(trained)
+    assert log["epoch"] == [1, 2, 3]
+    assert log["loss"][-1] < log["loss"][0]
+    for branch in ("source_chi", "target_chi", "target_field"):
+        assert f"val_{branch}_loss" in log
+    config = load_config("step4_train", [])
+    weights = {"source_chi": config["source_weight"], "target_field": config["data_weight"],
+               "target_chi": config["tv_weight"]}  # fmt: skip
+    total = sum(w * np.array(log[f"val_{k}_loss"]) for k, w in weights.items())
+    np.testing.assert_allclose(log["val_loss"], total, rtol=1e-3)
+    with h5py.File(trained / "weights.h5") as file:
+        names = set(file)
+    assert {"down0_0_norm_source", "down0_0_norm_target", "last"} <= names
+    model, spec = load_network(trained / "weights.h5")
+    assert spec["filters"] == 2
+    assert list(model.output) == ["target_chi"]
+
+
+def test_source_domain_alone(data, tmp_path):
+    main(options(data, tmp_path, target=False, epochs=1))
+    assert "val_loss" in log_of(tmp_path)
+    assert "target_chi_loss" not in log_of(tmp_path)
+    load_network(tmp_path / "weights.h5")
+
+
+def test_a_finished_run_and_more_epochs(data, tmp_path, trained, capsys):
+    whole = log_of(trained)
+    config = options(data, tmp_path, augment=True)
+    main(config | {"epochs": 2})
+    weights = (tmp_path / "weights.h5").read_bytes()
+    main(config | {"epochs": 2})  # nothing left to do
+    assert (tmp_path / "weights.h5").read_bytes() == weights
+    capsys.readouterr()
+    main(config)
+    assert "going on after epoch 2 of 3" in capsys.readouterr().out
+    same(log_of(tmp_path), whole)
+
+
+def test_a_run_killed_between_log_and_state_repeats_the_epoch(data, tmp_path, trained, monkeypatch):
+    config = options(data, tmp_path, augment=True)
+
+    def killed(path, model, notes):
+        if notes["epoch"] == 2:
+            raise KeyboardInterrupt
+        save(path, model, notes)
+
+    from network_model.train_model import train
+
+    save = train.save_state
+    monkeypatch.setattr(train, "save_state", killed)
+    with pytest.raises(KeyboardInterrupt):
+        main(config)
+    assert log_of(tmp_path)["epoch"] == [1, 2]
+    monkeypatch.undo()
+    main(config)
+    same(log_of(tmp_path), log_of(trained))
+
+
+def test_kill_9_and_the_same_command(data, tmp_path, trained):
+    config = options(data, tmp_path, augment=True)
+    default = load_config("step4_train", [])
+    pairs = [f"{k}={v}" for k, v in config.items() if v != default[k]]
+    command = [sys.executable, PROJECT_ROOT / "network_model/train_model/train.py", *pairs]
+
+    def start():
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    process = start()
+    for _ in range(6000):
+        if (tmp_path / "state.h5").exists() or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert (tmp_path / "state.h5").exists()
+    process = start()
+    errors = process.communicate()[1]
+    assert process.returncode == 0, errors
+    same(log_of(tmp_path), log_of(trained))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_early_stop_holds_when_the_command_is_given_again(data, tmp_path, capsys):
+    # A learning rate that changes nothing: the first epoch stays the best one.
+    config = options(data, tmp_path, target=False, norm="none", learning_rate=1e-30, patience=1)
+    main(config | {"epochs": 9})
+    assert log_of(tmp_path)["epoch"] == [1, 2]
+    main(config | {"epochs": 9})
+    assert log_of(tmp_path)["epoch"] == [1, 2]
+    assert capsys.readouterr().out.count("no better validation loss in 1 epochs") == 2
+
+
+def test_warm_start(data, tmp_path, trained):
+    config = options(data, tmp_path, learning_rate=1e-30, epochs=1)
+    main(config | {"warm_start_path": str(trained / "weights.h5")})
+    with h5py.File(trained / "weights.h5") as a, h5py.File(tmp_path / "weights.h5") as b:
+        np.testing.assert_allclose(a["last/kernel"], b["last/kernel"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"mixed_precision": True, "inputs": INPUTS, "residual": "tikhonov", "source_balance": True},
+        {"architecture": "nonlocal_gated", "schedule": "linear", "clipnorm": 1.0},
+        {"norm": "group", "source_loss": "l1_rms", "weights_dtype": "float16"},
+    ],
+    ids=["half precision", "nonlocal", "group norm"],
+)
+def test_other_ways_to_train(data, tmp_path, keys):
+    try:
+        main(options(data, tmp_path, epochs=2, validation_steps=1, steps_per_epoch=4, **keys))
+        assert keras.config.dtype_policy().name == (
+            "mixed_bfloat16" if keys.get("mixed_precision") else "float32"
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+    log = log_of(tmp_path)
+    assert log["epoch"] == [1, 2]
+    assert np.isfinite(log["val_loss"]).all()
+    load_network(tmp_path / "weights.h5")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"schedule": "cosine"}, "expected one of 2020, linear"),
+        ({"source_loss": "l2"}, "expected one of l1, l1_rms"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"epochs": 0}, "epochs 0"),
+        ({"validation_split": 1.0}, "validation_split"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"weights_dtype": "int8"}, "weights_dtype"),
+        ({"source_balance": True}, "needs a residual channel"),
+        ({"target_crop": "centre"}, "target_crop"),
+        ({"depth": 5}, "multiples of 16"),
+        ({"inputs": ["field", "tv"]}, "lacks the channels tv"),
+        ({"datasets_path": "none.h5"}, "run step 3 first"),
+        ({"fieldFile": "none.nii"}, "no such file"),
+        ({"warm_start_path": "none.h5"}, "no such weights"),
+        ({"gpus": 64}, "gpus 64"),
+    ],
+)
+def test_mistakes(data, tmp_path, keys, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        main(options(data, tmp_path, **keys))
+    assert not (tmp_path / "weights.h5").exists()
+
+
+def test_weights_of_another_architecture_and_a_state_of_another_model(data, tmp_path, trained):
+    with pytest.raises(ValueError, match="weights of another architecture"):
+        main(options(data, tmp_path, filters=4, warm_start_path=str(trained / "weights.h5")))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/state.h5").write_bytes((trained / "state.h5").read_bytes())
+    with pytest.raises(ValueError, match=r"state\.h5: not the state of this model"):
+        main(options(data, tmp_path / "b", filters=4))
+
+
+def test_other_options_in_the_same_folder(data, trained):
+    with pytest.raises(ValueError, match="was made with filters=2, now filters=4"):
+        main(options(data, trained, augment=True, filters=4))
+
+
+def test_a_loss_that_is_not_finite_is_an_error(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("network_model.train_model.train.run_epoch",
+                        lambda *args: {"epoch": 1, "loss": np.nan, "val_loss": 1.0})  # fmt: skip
+    with pytest.raises(ValueError, match="epoch 1: the loss is not finite"):
+        main(options(data, tmp_path))
+
+
+def test_the_state_is_all_of_the_training(data, trained):
+    """Weights, moments and the number of steps: a model that reads it back has them."""
+    with h5py.File(trained / "state.h5") as file:
+        scalars = [file[k][()] for k in file if file[k].shape == ()]
+    assert max(scalars) == 3 * 6  # epochs times batches
+
+
+@pytest.mark.parametrize("tests", [["tests/test_layers.py", "tests/test_losses.py"]])
+def test_layers_and_losses_under_jax(tests):
+    run_under_jax("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
+
+
+def test_two_steps_of_training_under_jax(data, tmp_path):
+    config = options(data, tmp_path, epochs=1, steps_per_epoch=2, validation_steps=1)
+    default = load_config("step4_train", [])
+    pairs = [f"{k}={v}" for k, v in config.items() if v != default[k]]
+    run_under_jax("network_model/train_model/train.py", *pairs)
+    with (tmp_path / "log.csv").open() as file:
+        assert np.isfinite(float(next(csv.DictReader(file))["val_loss"]))
+    load_network(tmp_path / "weights.h5")  # in TensorFlow
+
+
+def run_under_jax(*command):
+    done = subprocess.run(
+        [sys.executable, *command], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
