@@ -170,6 +170,7 @@ def _finished(options: Options, extra: dict) -> dict:
 def run_scan(options: Options, extra: dict) -> dict:
     """One scan, in whichever process: writes its map; returns what the map's sidecar says."""
     started = time.monotonic()
+    # The network is read for every scan (0.2 s): one scan's fine-tuning never reaches the next.
     result = reconstruct(options)
     # Written last: without it the map does not count as finished.
     sidecar = result.parameters | extra
