@@ -51,30 +51,40 @@ def run_epoch(model, config: dict, data: dict, epoch: int) -> dict:
     return {"epoch": epoch + 1, **row, "learning_rate": rate}
 
 
-def main(config: dict) -> None:
-    """Run step 4, from the beginning or from the last finished epoch."""
-    check_options(config)
-    spec, folder = make_spec(config), Path(config["dstFolder"])
+def load_data(config: dict, spec: dict) -> dict:
+    """Patches, their split, the subject of the target domain and its crops.
+
+    Raises:
+        ValueError: a file or an option that cannot be used.
+    """
     patches = PatchFile(config["datasets_path"], spec["inputs"])
     if any(n % grid_multiple(spec) for n in patches.shape):
         raise ValueError(f"patches of {patches.shape}: depth {spec['depth']} needs multiples of "
                          f"{grid_multiple(spec)}; change patch_size of step 3")  # fmt: skip
-    subject = subject_from_config(config) if config["fieldFile"] else None
+    train, validation = patches.split(config["validation_split"], config["seed"])
+    subject = target = None
+    if config["fieldFile"]:
+        subject = subject_from_config(config, TAG)
+        target = TargetCrops(subject, spec["inputs"], patches.shape, config["target_crop"])
+    print(f"{TAG} {len(train)} patches to train on, {len(validation)} to validate", flush=True)
+    return {"patches": patches, "train": train, "validation": validation,
+            "subject": subject, "target": target}  # fmt: skip
+
+
+def main(config: dict) -> None:
+    """Run step 4, from the beginning or from the last finished epoch."""
+    check_options(config)
+    spec, folder = make_spec(config), Path(config["dstFolder"])
+    data = load_data(config, spec)
     save_config(config, folder, free=FREE_KEYS)
 
     keras.utils.set_random_seed(config["seed"])
     half = "mixed_float16" if gpu_present() else "mixed_bfloat16"
     keras.config.set_dtype_policy(half if config["mixed_precision"] else "float32")
-    train, validation = patches.split(config["validation_split"], config["seed"])
-    target = (
-        TargetCrops(subject, spec["inputs"], patches.shape, config["target_crop"])
-        if subject
-        else None
-    )
-    data = {"patches": patches, "train": train, "validation": validation, "target": target}
-    steps = config["epochs"] * len(DataGenerator(patches, train, config))
+    steps = config["epochs"] * len(DataGenerator(data["patches"], data["train"], config))
     with distribution(config["gpus"]):
-        model = compile_model(config, spec, patches, subject, steps)
+        model = compile_model(config, spec, data["patches"], data["subject"], steps)
+    print(f"{TAG} {model.count_params():,} parameters", flush=True)
 
     state, log = folder / "state.h5", folder / "log.csv"
     done = {"epoch": 0, "best": float("inf"), "best_epoch": 0}
@@ -82,8 +92,6 @@ def main(config: dict) -> None:
         done = load_state(state, model)
         print(f"{TAG} going on after epoch {done['epoch']} of {config['epochs']}", flush=True)
     cut_rows(log, done["epoch"])
-    print(f"{TAG} {len(train)} patches to train on, {len(validation)} to validate, "
-          f"{model.count_params():,} parameters", flush=True)  # fmt: skip
 
     for epoch in range(done["epoch"], config["epochs"]):
         if epoch - done["best_epoch"] >= config["patience"]:
