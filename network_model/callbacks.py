@@ -84,7 +84,7 @@ def append_row(path, row: dict) -> None:
     path = Path(path)
     new = not path.is_file()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
+        writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerow(row)
