@@ -40,12 +40,17 @@ def test_a_folder_of_configs_is_one_run(folder):
     assert runs == {folder.name}
 
 
-def test_every_key_has_a_comment():
-    for step in STEPS:
-        lines = (PROJECT_ROOT / "configs" / f"{step}.py").read_text().splitlines()
-        for i, line in enumerate(lines):
-            if line.startswith('    "'):
-                assert "#" in line or lines[i - 1].strip().startswith("#"), f"{step}: {line}"
+@pytest.mark.parametrize("step", STEPS)
+def test_every_key_has_a_comment(step):
+    text = (PROJECT_ROOT / "configs" / f"{step}.py").read_text()
+    lines, entries = text.splitlines(), None
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "config":
+            entries = node.value
+    for key, value in zip(entries.keys, entries.values, strict=True):
+        before = lines[key.lineno - 2].strip()
+        own = "".join(lines[key.lineno - 1 : value.end_lineno])
+        assert "#" in own or before.startswith("#"), key.value
 
 
 def test_file_then_command_line(tmp_path):
