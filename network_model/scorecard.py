@@ -14,12 +14,13 @@ from pathlib import Path
 import network_model.quiet  # noqa: F401
 
 # isort: split
+import keras
 import numpy as np
 
 from configs import run_step, save_config, write_text
 from network_model.cases import all_cases
 from network_model.figures import bar_figure
-from network_model.finetune import FineTuner, Tuning, refine_image, set_seed
+from network_model.finetune import FineTuner, Tuning, refine_image
 from network_model.inference import predict
 from network_model.metrics import csv_text, score, table
 from network_model.unet import file_hash, load_network
@@ -108,7 +109,7 @@ def main(config: dict) -> None:
     folder = Path(config["dstFolder"])
     used = {"weights_sha256": file_hash(config["weightsFile"])}
     save_config(config | used, folder, free=("cases", "methods", "dataFolder", "weightsFile"))
-    set_seed(config["seed"])
+    keras.utils.set_random_seed(config["seed"])
 
     path = folder / "scores.csv"
     rows = read_scores(path)

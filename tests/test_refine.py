@@ -1,0 +1,70 @@
+"""Refinement of a map on its scan: what the field says is taken from the field."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from network_model.refine import refine
+from training_data.dipole import forward_field
+
+SHAPE, VOXEL, B0 = (36, 45, 32), (1.0, 0.9, 1.4), (0.2, -0.1, 0.97)
+
+
+@pytest.fixture(scope="module")
+def scan():
+    """χ, its field with a little noise, and the mask of a small oblique, anisotropic scan."""
+    rng = np.random.default_rng(3)
+    axes = [np.linspace(-1, 1, n) for n in SHAPE]
+    x, y, z = np.meshgrid(*axes, indexing="ij")
+    mask = x**2 + y**2 + z**2 < 0.8
+    chi = np.where((x - 0.2) ** 2 + y**2 + z**2 < 0.1, 0.15, -0.02) * mask
+    chi = (chi - chi[mask].mean()) * mask
+    field = forward_field(chi.astype(np.float32), VOXEL, B0)
+    field += rng.normal(0, 5e-4, SHAPE).astype(np.float32)
+    return chi.astype(np.float32), (field * mask).astype(np.float32), mask
+
+
+def error(a, b, mask):
+    d = (a - b)[mask]
+    return float(np.linalg.norm(d - d.mean()))
+
+
+def misfit(chi, field, mask):
+    d = (field - forward_field(chi, VOXEL, B0))[mask]
+    return float(np.linalg.norm(d - d.mean()))
+
+
+def test_wrong_map_is_corrected_by_its_field(scan):
+    chi, field, mask = scan
+    wrong = ndimage.gaussian_filter(chi, 2) * mask
+    better = refine(wrong, field, mask, VOXEL, B0)
+    assert error(better, chi, mask) < 0.7 * error(wrong, chi, mask)
+    assert misfit(better, field, mask) < 0.7 * misfit(wrong, field, mask)
+
+
+def test_output_is_masked_float32_on_the_grid(scan):
+    chi, field, mask = scan
+    out = refine(chi, field, mask, VOXEL, B0)
+    assert out.shape == SHAPE
+    assert out.dtype == np.float32
+    assert not out[~mask].any()
+
+
+def test_strong_pull_keeps_the_map(scan):
+    chi, field, mask = scan
+    kept = refine(chi, field, mask, VOXEL, B0, pull=1e4, tv_share=1e-3, tv_prior=0.0)
+    assert error(kept, chi, mask) < 0.02 * np.linalg.norm(chi)
+
+
+def test_scale_of_the_magnitude_does_not_matter(scan):
+    chi, field, mask = scan
+    magnitude = np.linspace(1, 3, mask.size, dtype=np.float32).reshape(SHAPE)
+    a = refine(chi, field, mask, VOXEL, B0, magnitude=magnitude)
+    b = refine(chi, field, mask, VOXEL, B0, magnitude=1000 * magnitude)
+    np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_shapes_that_differ_are_refused(scan):
+    chi, field, mask = scan
+    with pytest.raises(ValueError, match="shape"):
+        refine(chi, field, mask[:-1], VOXEL, B0)
