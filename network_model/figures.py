@@ -79,7 +79,8 @@ def bar_figure(path, rows: list[dict], methods, metrics) -> None:
     """
     cases = list(dict.fromkeys(row["case"] for row in rows))
     values = {(row["case"], row["method"]): row for row in rows}
-    figure = Figure(figsize=(max(6, 1 + 0.85 * len(cases)), 3.4 * len(metrics)), layout="constrained")
+    size = (max(6, 1 + 0.85 * len(cases)), 3.4 * len(metrics))
+    figure = Figure(figsize=size, layout="constrained")
     width = 0.85 / len(methods)
     for ax, metric in zip(figure.subplots(len(metrics), squeeze=False)[:, 0], metrics, strict=True):
         for i, method in enumerate(methods):
