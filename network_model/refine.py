@@ -22,7 +22,7 @@ def refine(
     magnitude=None,
     tv_prior: float = 0.5,
     tv_share: float = 0.6,
-    pull: float = 0.1,
+    pull: float = 0.3,
     iterations: int = 20,
     nonlinear: bool = False,
 ) -> np.ndarray:
@@ -55,7 +55,7 @@ def refine(
     geometry = (field, mask, voxel_size, b0_dir)
     weight = noise_weight(estimate_noise(*geometry))
     terms = {"magnitude": magnitude, "nonlinear": nonlinear}
-    prior = np.where(mask, chi_network - chi_network[mask > 0].mean(dtype=float), 0)
+    prior = np.where(mask, chi_network, 0)
     if tv_prior:
         prior = (1 - tv_prior) * prior + tv_prior * tv_admm(*geometry, weight, **terms)
     return tv_admm(
