@@ -138,7 +138,7 @@ def _parse(key: str, text: str, default):
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        if isinstance(default, (list, tuple)) and "," in text:  # words without quotes
+        if isinstance(default, (list, tuple)):  # words without quotes, or one
             return [word.strip() for word in text.strip("[]()").split(",")]
         return {"true": True, "false": False}.get(text.lower(), text)
 
