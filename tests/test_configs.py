@@ -70,7 +70,7 @@ def test_file_then_command_line(tmp_path):
         ("step1_genChi", "sourceRange=(0.3, 4)", (0.3, 4)),
         ("step1_genChi", "sourceRange=None", None),
         ("step1_genChi", "maskFile=None", None),
-        ("step1_genChi", "contrasts=3,none", ["linear", "none"]),
+        ("step1_genChi", "contrasts=linear,none", ["linear", "none"]),
         ("step1_genChi", "sourceShapes={'sphere': 1.0}", {"sphere": 1.0}),
         ("step3_genRDFPatchesSyn", "inputs=[field,mask,tv]", ["field", "mask", "tv"]),
         ("step3_genRDFPatchesSyn", "inputs=['field']", ["field"]),
