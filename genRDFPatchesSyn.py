@@ -14,13 +14,12 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from tqdm import tqdm
 
 from configs import run_step, save_config
 from training_data.channels import check_inputs, extra_channels, make_channels
 from training_data.nifti import check_same_grid, read_volume
 from training_data.patchfile import create_patch_dataset, merge_parts
-from training_data.samples import FIELD_FILE, read_sample, sample_folders
+from training_data.samples import FIELD_FILE, for_each_map, read_sample, sample_folders
 from training_data.volume import bounding_box, crop_pad, patch_corners
 
 TAG = "[3 genRDFPatchesSyn]"
@@ -108,19 +107,11 @@ def main(config: dict) -> None:
         return
 
     parts_folder.mkdir(parents=True, exist_ok=True)
-    parts = [parts_folder / f"{name}.h5" for name in names]
-    failed = []
-    for folder, part in tqdm(list(zip(folders, parts, strict=True)), desc=TAG, unit="map"):
-        try:
-            if not part.is_file():
-                write_part(folder, part, config)
-        except (ValueError, OSError) as error:
-            failed.append(folder.name)
-            tqdm.write(f"{TAG} {folder}: {error}")
-    if failed:
-        raise ValueError(f"{len(failed)} of {len(folders)} maps failed: {', '.join(failed)}")
+    parts = {folder: parts_folder / f"{folder.name}.h5" for folder in folders}
+    todo = [folder for folder, part in parts.items() if not part.is_file()]
+    for_each_map(todo, lambda folder: write_part(folder, parts[folder], config), TAG, len(folders))
 
-    count = merge_parts(parts, target, config["inputs"])
+    count = merge_parts(list(parts.values()), target, config["inputs"])
     shutil.rmtree(parts_folder)
     print(f"{TAG} {count} patches of {len(folders)} maps in {target}", flush=True)
 

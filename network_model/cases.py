@@ -115,51 +115,43 @@ def lesion_case(head: Head, noise_ppm: float, seed: int) -> Case:
     return Case(case.subject, case.truth, case.labels, where)
 
 
+def variants(name: str, make: Callable[[], Head], config: dict) -> dict[str, Callable[[], Case]]:
+    """Name → case of one head: as it is, without noise, with much, with lesions, tilted, thick."""
+    noise, seed = config["noise_ppm"], config["seed"]
+    return {
+        name: lambda: simulate(make(), noise, seed),
+        f"{name}_noise0": lambda: simulate(make(), 0.0, seed),
+        f"{name}_noise10": lambda: simulate(make(), 0.010, seed),
+        f"{name}_lesions": lambda: lesion_case(make(), noise, seed),
+        f"{name}_tilt20": lambda: simulate(make(), noise, seed, TILT),
+        f"{name}_112mm": lambda: simulate(pair_slices(make()), noise, seed),
+    }
+
+
 def all_cases(config: dict) -> dict[str, Callable[[], Case]]:
     """Name → function that makes the case; those whose data is absent are left out.
 
     Args:
         config: of the score card: noise_ppm, heads, shape, seed, dataFolder.
     """
-    noise, seed, data = config["noise_ppm"], config["seed"], Path(config["dataFolder"])
-    first = config["heads"][0]
-
-    def drawn(number):
-        return drawn_head(number, config["shape"])
-
-    cases = {
-        f"head{n}": lambda n=n: simulate(drawn(n), noise, seed) for n in config["heads"]
-    } | {
-        f"head{first}_noise0": lambda: simulate(drawn(first), 0.0, seed),
-        f"head{first}_noise10": lambda: simulate(drawn(first), 0.010, seed),
-        f"head{first}_lesions": lambda: lesion_case(drawn(first), noise, seed),
-        f"head{first}_tilt20": lambda: simulate(drawn(first), noise, seed, TILT),
-        f"head{first}_112mm": lambda: simulate(pair_slices(drawn(first)), noise, seed),
-    }  # fmt: skip
-    if (data / "fansi_phantom/chi.nii.gz").is_file():
-
-        def fansi():
-            return read_head(data / "fansi_phantom", "chi.nii.gz")
-
-        cases |= {
-            "fansi": lambda: simulate(fansi(), noise, seed),
-            "fansi_tilt20": lambda: simulate(fansi(), noise, seed, TILT),
-            "fansi_noise10": lambda: simulate(fansi(), 0.010, seed),
-        }
-    if (data / "qsm2016/chi_cosmos.nii.gz").is_file():
+    data = Path(config["dataFolder"])
+    cases = {}
+    for number in config["heads"]:
+        drawn = variants(f"head{number}", lambda n=number: drawn_head(n, config["shape"]), config)
+        # One head shows what tilt, noise and lesions do; the others how much heads differ.
+        cases |= drawn if not cases else {f"head{number}": drawn[f"head{number}"]}
+    folder = data / "fansi_phantom"
+    if (folder / "chi.nii.gz").is_file():
+        fansi = variants("fansi", lambda: read_head(folder, "chi.nii.gz"), config)
+        cases |= {name: fansi[name] for name in ("fansi", "fansi_tilt20", "fansi_noise10")}
+    challenge = data / "qsm2016"
+    if (challenge / "chi_cosmos.nii.gz").is_file():
 
         def cosmos():
-            return read_head(data / "qsm2016", "chi_cosmos.nii.gz", "magnitude.nii.gz")
+            return read_head(challenge, "chi_cosmos.nii.gz", "magnitude.nii.gz")
 
-        cases |= {
-            "cosmos_noise0": lambda: simulate(cosmos(), 0.0, seed),
-            "cosmos": lambda: simulate(cosmos(), 0.003, seed),
-            "cosmos_noise10": lambda: simulate(cosmos(), 0.010, seed),
-            "cosmos_lesions": lambda: lesion_case(cosmos(), noise, seed),
-            "cosmos_tilt20": lambda: simulate(cosmos(), noise, seed, TILT),
-            "cosmos_112mm": lambda: simulate(pair_slices(cosmos()), noise, seed),
-            "measured2016": lambda: measured(cosmos(), data / "qsm2016"),
-        }
+        cases |= variants("cosmos", cosmos, config)
+        cases["measured2016"] = lambda: measured(cosmos(), challenge)
     return cases
 
 

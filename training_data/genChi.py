@@ -12,11 +12,9 @@ import os
 import shutil
 from pathlib import Path
 
-from tqdm import tqdm
-
 from configs import run_step, save_config
 from training_data.nifti import write_volume
-from training_data.samples import CHI_FILE, MASK_FILE, SAMPLE_FILE
+from training_data.samples import CHI_FILE, MASK_FILE, SAMPLE_FILE, for_each_map
 from training_data.synthesis import check_options, make_sample, read_source
 
 TAG = "[1 genChi]"
@@ -52,19 +50,14 @@ def main(config: dict) -> None:
     save_config(config, target, free=("number", "first", "run", "dstFolder"))
 
     indices = range(config["first"], config["first"] + config["number"])
-    todo = [i for i in indices if not finished(target / f"map_{i:04d}")]
-    done = len(indices) - len(todo)
-    print(f"{TAG} {len(indices)} maps, {done} finished before", flush=True)
-    failed = []
-    for index in tqdm(todo, desc=TAG, unit="map"):
-        folder = target / f"map_{index:04d}"
-        try:
-            write_sample(folder, make_sample(config, source, index))
-        except (ValueError, OSError) as error:
-            failed.append(folder.name)
-            tqdm.write(f"{TAG} {folder}: {error}")
-    if failed:
-        raise ValueError(f"{len(failed)} of {len(indices)} maps failed: {', '.join(failed)}")
+    folders = {target / f"map_{i:04d}": i for i in indices}
+    todo = [folder for folder in folders if not finished(folder)]
+    print(f"{TAG} {len(folders)} maps, {len(folders) - len(todo)} finished before", flush=True)
+
+    def work(folder: Path) -> None:
+        write_sample(folder, make_sample(config, source, folders[folder]))
+
+    for_each_map(todo, work, TAG, len(folders))
     print(f"{TAG} maps in {target}", flush=True)
 
 

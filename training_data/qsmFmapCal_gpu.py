@@ -10,14 +10,19 @@ multi-threaded real FFT: the same code. Finished maps are skipped, so the same c
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from configs import run_step, save_config
 from training_data.backend import to_device, to_host
 from training_data.dipole import dipole_kernel, forward_field
 from training_data.nifti import write_volume
 from training_data.noise import add_complex_noise, add_model_errors, smooth_noise
-from training_data.samples import FIELD_FILE, FIELDS_CONFIG, read_sample, sample_folders
+from training_data.samples import (
+    FIELD_FILE,
+    FIELDS_CONFIG,
+    for_each_map,
+    read_sample,
+    sample_folders,
+)
 from training_data.volume import bounding_box
 
 TAG = "[2 qsmFmapCal]"
@@ -76,16 +81,12 @@ def main(config: dict) -> None:
 
     todo = [f for f in folders if not (f / FIELD_FILE).is_file()]
     print(f"{TAG} {len(folders)} maps, {len(folders) - len(todo)} finished before", flush=True)
-    failed = []
-    for folder in tqdm(todo, desc=TAG, unit="map"):
-        try:
-            field, chi = field_of_map(folder, config)
-            write_volume(folder / FIELD_FILE, field, like=chi)
-        except (ValueError, OSError) as error:
-            failed.append(folder.name)
-            tqdm.write(f"{TAG} {folder}: {error}")
-    if failed:
-        raise ValueError(f"{len(failed)} of {len(folders)} maps failed: {', '.join(failed)}")
+
+    def work(folder: Path) -> None:
+        field, chi = field_of_map(folder, config)
+        write_volume(folder / FIELD_FILE, field, like=chi)
+
+    for_each_map(todo, work, TAG, len(folders))
     print(f"{TAG} fields in {source}", flush=True)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from training_data.nifti import Volume, b0_direction, read_mask, read_volume
 
@@ -65,3 +66,24 @@ def read_sample(folder: Path) -> Sample:
     voxel_size = tuple(override.get("voxel_size") or chi.voxel_size)
     b0_dir = tuple(override.get("b0_dir") or notes.get("b0_dir") or b0_direction(chi.affine))
     return Sample(chi, mask, voxel_size, b0_dir, index)
+
+
+def for_each_map(folders: list[Path], work, tag: str, total: int) -> None:
+    """Do `work(folder)` for every map with a progress bar; go on past one that fails.
+
+    Args:
+        folders: of the maps that are not finished; work: takes one of them.
+        tag: of the script's log lines; total: number of maps of the run, for the message.
+
+    Raises:
+        ValueError: at the end, naming the maps that failed.
+    """
+    failed = []
+    for folder in tqdm(folders, desc=tag, unit="map"):
+        try:
+            work(folder)
+        except (ValueError, OSError) as error:
+            failed.append(folder.name)
+            tqdm.write(f"{tag} {folder}: {error}")
+    if failed:
+        raise ValueError(f"{len(failed)} of {total} maps failed: {', '.join(failed)}")

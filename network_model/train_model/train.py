@@ -9,14 +9,11 @@ kill goes on with the next epoch. `weights.h5` are those of the best validation 
 """
 
 import math
-import os
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-import network_model.quiet  # noqa: F401, I001  before Keras
 import keras
 
+import network_model.quiet  # noqa: F401  before Keras
 from configs import run_step, save_config
 from network_model.callbacks import (
     append_row,
