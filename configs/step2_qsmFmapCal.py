@@ -13,6 +13,6 @@ config = {
     "seed": 0,  # of the noise; a map's noise depends on (seed, index) only
     # Off in the 2020 release; what a measured field has and a simulated one lacks (noise.py):
     "noise_ppm": [],  # [low, high] of the noise's median sd [ppm], drawn log-uniformly; []: none
-    "model_errors": 0.0,  # strength of structured errors, 0 to 1: 1 reaches half the field's spread
+    "model_errors": 0.0,  # 0 to 1: largest spread of structured errors over that of the field
     "model_errors_chance": 0.5,  # share of the maps that get them
 }

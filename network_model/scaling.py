@@ -14,6 +14,7 @@ CHANNEL_SCALE = {
     "noise": FIELD_SCALE,
     "tikhonov": CHI_SCALE,
     "tikhonov_strong": CHI_SCALE,
+    "wiener": CHI_SCALE,
     "tv": CHI_SCALE,
 }
 

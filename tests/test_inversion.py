@@ -6,6 +6,7 @@ from scipy.ndimage import gaussian_filter
 
 from training_data import inversion
 from training_data.dipole import dipole_kernel, forward_field
+from training_data.phantom import make_head
 
 SHAPE = (41, 36, 33)  # unequal, two odd
 VOXEL = (1.0, 1.1, 1.4)
@@ -14,6 +15,7 @@ METHODS = {
     "tkd": inversion.tkd,
     "closed_form_l2": inversion.closed_form_l2,
     "tikhonov": inversion.tikhonov,
+    "wiener": inversion.wiener,
     "ndi": inversion.ndi,
     "tv_admm": inversion.tv_admm,
     "tv_nonlinear": lambda *args, **keys: inversion.tv_admm(*args, nonlinear=True, **keys),
@@ -177,6 +179,30 @@ def test_magnitude_counts_and_its_scale_does_not():
         assert error(weighted, chi, mask) < error(invert(noisy, mask, VOXEL), chi, mask)
         scaled = invert(noisy, mask, VOXEL, magnitude=700 * magnitude)
         np.testing.assert_allclose(scaled, weighted, atol=1e-5)
+
+
+@pytest.mark.parametrize("b0_dir", [(0, 0, 1), OBLIQUE], ids=["straight", "oblique"])
+def test_wiener_follows_the_noise(b0_dir):
+    """At every noise within 15 % of the best fixed weight, which no fixed weight is."""
+    head = make_head((61, 66, 58), (2.6, 2.6, 2.8), np.random.default_rng(3))
+    chi, mask, voxel = head["chi"], head["mask"], (2.6, 2.6, 2.8)
+    field = forward_field(chi, voxel, b0_dir) * mask
+    noise = mask * np.random.default_rng(0).standard_normal(mask.shape).astype(np.float32)
+    weights, best = (0.003, 0.03, 0.3), []
+    for sigma in (0.0, 0.004, 0.03):
+        noisy = field + sigma * noise
+        found = error(inversion.wiener(noisy, mask, voxel, b0_dir), chi, mask)
+        fixed = [error(inversion.tikhonov(noisy, mask, voxel, b0_dir, w), chi, mask)
+                 for w in weights]  # fmt: skip
+        assert found < 1.15 * min(fixed)
+        best.append(fixed)
+    for one in zip(*best, strict=True):
+        assert any(e > 1.15 * min(fixed) for e, fixed in zip(one, best, strict=True))
+
+
+def test_wiener_of_nothing_is_nothing():
+    mask = np.ones(SHAPE, bool)
+    assert not inversion.wiener(np.zeros(SHAPE, np.float32), mask, VOXEL).any()
 
 
 def test_invert_takes_the_weight_from_the_noise():

@@ -5,7 +5,13 @@ import pytest
 
 from training_data.channels import CHANNELS, check_inputs, extra_channels, make_channels
 from training_data.dipole import forward_field
-from training_data.noise import add_complex_noise, add_model_errors, estimate_noise, smooth_noise
+from training_data.noise import (
+    add_complex_noise,
+    add_model_errors,
+    estimate_noise,
+    noise_to_signal,
+    smooth_noise,
+)
 from training_data.phantom import make_head
 
 SHAPE, VOXEL = (41, 48, 38), (4.0, 3.7, 4.4)
@@ -72,7 +78,34 @@ def test_model_errors_stay_in_the_mask_and_are_reproducible(head):
     np.testing.assert_array_equal(made[0], made[1])
     np.testing.assert_allclose(made[2], field * mask, atol=1e-7)
     share = (made[0] - field)[mask].std() / field[mask].std()
-    assert 0.05 < share < 0.8
+    assert 0.1 <= share <= 1.0
+
+
+@pytest.mark.parametrize("b0_dir", DIRECTIONS)
+def test_ratio_of_noise_to_signal_rises_where_the_error_is(head, b0_dir):
+    """White noise shows at high |k|, a smooth error at low |k|; each is found in its place."""
+    mask = head["mask"]
+    rng = np.random.default_rng(6)
+    field = forward_field(head["chi"], VOXEL, b0_dir) * mask
+    spread = field[mask].std()
+    white = add_complex_noise(field, mask, None, 0.5 * spread, rng)
+    smooth = field + 0.5 * spread * smooth_noise(SHAPE, rng, 1.2) * mask
+    k, clean = noise_to_signal(field, mask, VOXEL, b0_dir)
+    high, low = k > 0.085, k < 0.06
+    assert high.any()
+    assert low.any()
+    assert (np.diff(k) > 0).all()
+    found = {name: noise_to_signal(f, mask, VOXEL, b0_dir)[1] / clean
+             for name, f in (("white", white), ("smooth", smooth))}  # fmt: skip
+    assert np.median(found["white"][high]) > 2 * np.median(found["white"][low])
+    assert np.median(found["smooth"][low]) > 2 * np.median(found["smooth"][high])
+    scaled = noise_to_signal(-7 * white, mask, VOXEL, b0_dir)[1]
+    np.testing.assert_allclose(scaled, found["white"] * clean, rtol=1e-3)
+
+
+def test_ratio_of_noise_to_signal_of_nothing_is_empty():
+    mask = np.ones((12, 13, 14), bool)
+    assert not len(noise_to_signal(np.zeros(mask.shape), mask, VOXEL)[1])
 
 
 @pytest.mark.parametrize("shape", [(24, 17, 20), (15, 16, 33)])

@@ -6,10 +6,10 @@ with the true kernel on the true grid, carries it in, and with it voxel size and
 
 import numpy as np
 
-from training_data.inversion import noise_weight, tikhonov, tv_admm
+from training_data.inversion import noise_weight, tikhonov, tv_admm, wiener
 from training_data.noise import estimate_noise
 
-CHANNELS = ("field", "mask", "noise", "tikhonov", "tikhonov_strong", "tv")
+CHANNELS = ("field", "mask", "noise", "tikhonov", "tikhonov_strong", "wiener", "tv")
 TIKHONOV_WEIGHT = 0.01  # dimensionless, on D²: nearly the raw inverse, all of the data
 TIKHONOV_STRONG_WEIGHT = 0.1  # dimensionless, on D²
 TV_ITERATIONS = 25
@@ -53,6 +53,7 @@ def make_channels(field, mask, voxel_size, b0_dir, inputs) -> dict[str, np.ndarr
         "noise": lambda: mask * np.float32(sigma),
         "tikhonov": lambda: tikhonov(*geometry, weight=TIKHONOV_WEIGHT),
         "tikhonov_strong": lambda: tikhonov(*geometry, weight=TIKHONOV_STRONG_WEIGHT),
+        "wiener": lambda: wiener(*geometry),
         "tv": lambda: tv_admm(*geometry, weight=noise_weight(sigma), iterations=TV_ITERATIONS),
     }
     return {name: makers[name]() for name in inputs}

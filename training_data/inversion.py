@@ -10,7 +10,7 @@ import numpy as np
 
 from training_data.backend import array_module, fft_module
 from training_data.dipole import dipole_kernel
-from training_data.noise import estimate_noise
+from training_data.noise import estimate_noise, noise_to_signal
 from training_data.volume import bounding_box, crop_pad, next_fast_shape, uncrop
 
 # Zeros between the brain and its periodic image, in voxels in all. TV scores the same to 0.3 points
@@ -30,7 +30,9 @@ EDGE_PENALTY = 100.0
 # Weights over the noise [ppm] to the power 1.5; see `noise_weight`.
 TV_PER_NOISE = 0.7
 L2_PER_NOISE = 42.0
-CLASSICAL = ("tkd", "l2", "ndi", "tv", "tv_nonlinear")
+# Share of the estimated noise-to-signal ratio; model errors are strongest near the cone.
+WIENER_SHARE = 0.7
+CLASSICAL = ("tkd", "l2", "wiener", "ndi", "tv", "tv_nonlinear")
 
 
 class Problem:
@@ -143,6 +145,26 @@ def tikhonov(field, mask, voxel_size, b0_dir=(0, 0, 1), weight: float = 0.01):
     """
     p = Problem(field, mask, voxel_size, b0_dir)
     return p.paste(p.ifft(p.fft(p.field) * (p.kernel / (p.kernel**2 + p.xp.float32(weight)))))
+
+
+def wiener(field, mask, voxel_size, b0_dir=(0, 0, 1)):
+    """Wiener inverse: D/(D² + r(|k|)), r the power of the errors over that of χ, read off the scan.
+
+    Of all linear inverses that do not look at directions, the one of least mean-square error; r
+    comes from the field alone (`noise_to_signal`), so that white noise damps the high frequencies
+    and errors of the model the low ones. Without an estimate of r: `tikhonov` of 0.03.
+    """
+    p = Problem(field, mask, voxel_size, b0_dir)
+    k, ratio = noise_to_signal(field, mask, voxel_size, b0_dir)
+    if not len(k):
+        return tikhonov(field, mask, voxel_size, b0_dir, weight=0.03)
+    edges = zip(p.shape, voxel_size, strict=True)
+    axes = [np.fft.fftfreq(n, v).astype(np.float32) for n, v in edges]
+    axes[2] = axes[2][: p.kernel.shape[2]]
+    squares = np.meshgrid(*(a**2 for a in axes), indexing="ij", sparse=True)
+    height = np.log(np.maximum(sum(squares), 1e-12)) / 2
+    r = np.exp(np.interp(height, np.log(k), np.log(WIENER_SHARE * ratio))).astype(np.float32)
+    return p.paste(p.ifft(p.fft(p.field) * (p.kernel / (p.kernel**2 + p.xp.asarray(r)))))
 
 
 def ndi(
@@ -312,7 +334,7 @@ def invert(name: str, field, mask, voxel_size, b0_dir=(0, 0, 1), magnitude=None)
     """χ by a classical inversion of that name, its weight taken from the noise of the field.
 
     The same rule for every scan, without ground truth: TKD and NDI as published, closed-form L2
-    and total variation with a weight that follows `estimate_noise`.
+    and total variation with a weight that follows `estimate_noise`, Wiener by its spectrum.
 
     Raises:
         ValueError: unknown name; a field, mask or magnitude that the method cannot use.
@@ -322,6 +344,8 @@ def invert(name: str, field, mask, voxel_size, b0_dir=(0, 0, 1), magnitude=None)
     geometry = (field, mask, voxel_size, b0_dir)
     if name == "tkd":
         return tkd(*geometry)
+    if name == "wiener":
+        return wiener(*geometry)
     if name == "ndi":
         return ndi(*geometry, magnitude=magnitude)
     noise = estimate_noise(*geometry)

@@ -16,6 +16,10 @@ from training_data.dipole import convolve, dipole_kernel, forward_field
 from training_data.volume import bounding_box, crop_pad, next_fast_shape, uncrop
 
 CONE = 0.06  # |D| below this: the dipole passes next to nothing, what is measured there is error
+# Shells of |k| of `noise_to_signal`, from this frequency [1/mm] to the grid's highest.
+LOWEST_SHELL = 0.02
+SHELLS = 12
+LEAST_SIGNAL = 0.02  # share of a shell's power that is taken for signal in any case
 
 
 def add_complex_noise(field, mask, magnitude, sigma_ppm: float, rng):
@@ -52,7 +56,8 @@ def add_model_errors(field, chi, mask, voxel_size, rng, level: float = 1.0):
         field: (X, Y, Z) [ppm]; chi: the map that made it [ppm]; mask: (X, Y, Z) bool.
         voxel_size: 3 floats [mm].
         rng: numpy Generator.
-        level: 1 gives errors of up to about half the field's standard deviation.
+        level: largest standard deviation of the errors over that of the field. A measured head
+            against its COSMOS map shows about 0.7.
 
     Returns:
         (X, Y, Z) float32 [ppm], zero outside the mask.
@@ -67,12 +72,15 @@ def add_model_errors(field, chi, mask, voxel_size, rng, level: float = 1.0):
         _background_remnant(mask, voxel_size, rng),
         _colored(mask, rng),
     )
-    out = np.where(mask, field, 0).astype(np.float32)
-    for error, share in zip(errors, (0.3, 0.5, 0.25, 0.3), strict=True):
+    total = np.zeros(shape, np.float32)
+    for error, share in zip(errors, (1.0, 1.0, 0.5, 0.7), strict=True):
         scale = float(error[mask].std())
         if scale > 0:
-            out += (level * share * rng.uniform(0, 1) * spread / scale) * np.where(mask, error, 0)
-    return uncrop(out, box, whole)
+            total += (share * rng.uniform(0, 1) / scale) * np.where(mask, error, 0)
+    scale = float(total[mask].std())
+    if scale > 0:
+        total *= level * rng.uniform(0.1, 1) * spread / scale
+    return uncrop(np.where(mask, field + total, 0).astype(np.float32), box, whole)
 
 
 def estimate_noise(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> float:
@@ -90,6 +98,46 @@ def estimate_noise(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> float:
     Returns:
         standard deviation per voxel of the white noise of equal power [ppm].
     """
+    power, radius, kernel = _power(field, mask, voxel_size, b0_dir)
+    near = np.abs(kernel) < CONE
+    top = 0.5 / max(voxel_size)
+    shells = np.digitize(radius[near], np.linspace(0.2 * top, top, 9))
+    inside = power[near]
+    rms = [np.sqrt(inside[shells == i].mean()) for i in range(1, 9) if (shells == i).any()]
+    return float(np.median(rms))
+
+
+def noise_to_signal(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)):
+    """Power of noise and model error over that of χ, in shells of |k|, from the field alone.
+
+    On the cone of the kernel a field holds errors only, off it D·χ and errors. With S the power on
+    the cone, A that off it and ⟨D²⟩ the kernel's mean square there, χ has the power (A − S)/⟨D²⟩.
+
+    Args:
+        field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
+        voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
+
+    Returns:
+        centres of the shells, (n,) [1/mm], rising; ratio S/power of χ, (n,), dimensionless. Both
+        are empty for a field of zeros, or a grid too small for a shell.
+    """
+    power, radius, kernel = _power(field, mask, voxel_size, b0_dir)
+    edges = np.geomspace(LOWEST_SHELL, 0.5 / max(voxel_size), SHELLS + 1)
+    shell, near = np.digitize(radius, edges), np.abs(kernel) < CONE
+    centres, ratio = [], []
+    for i in range(1, SHELLS + 1):
+        on, off = (shell == i) & near, (shell == i) & ~near
+        if not (on.any() and off.any() and power[off].any()):
+            continue
+        errors, total = power[on].mean(), power[off].mean()
+        signal = max(total - errors, LEAST_SIGNAL * total) / np.mean(kernel[off] ** 2)
+        centres.append(np.sqrt(edges[i - 1] * edges[i]))
+        ratio.append(errors / signal)
+    return np.asarray(centres, np.float32), np.asarray(ratio, np.float32)
+
+
+def _power(field, mask, voxel_size, b0_dir):
+    """Power of the windowed field per voxel [ppm²], |k| [1/mm] and the kernel, on a half grid."""
     field, mask = to_host(field), to_host(mask).astype(bool)
     box = bounding_box(mask)
     size = [s.stop - s.start for s in box]
@@ -104,12 +152,7 @@ def estimate_noise(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> float:
     k = [np.fft.fftfreq(n, v) for n, v in zip(shape, voxel_size, strict=True)]
     k[2] = np.fft.rfftfreq(shape[2], voxel_size[2])
     radius = np.sqrt(sum(f**2 for f in np.meshgrid(*k, indexing="ij", sparse=True)))
-    near = np.abs(dipole_kernel(shape, voxel_size, b0_dir)) < CONE
-    top = 0.5 / max(voxel_size)
-    shells = np.digitize(radius[near], np.linspace(0.2 * top, top, 9))
-    inside = power[near]
-    rms = [np.sqrt(inside[shells == i].mean()) for i in range(1, 9) if (shells == i).any()]
-    return float(np.median(rms))
+    return power, radius, dipole_kernel(shape, voxel_size, b0_dir)
 
 
 def smooth_noise(shape, rng, scale: float):
@@ -123,8 +166,14 @@ def smooth_noise(shape, rng, scale: float):
 
 
 def _local_shift(chi, mask, rng):
-    """Frequency shift that stays in its voxel: a smoothly varying share of χ's own contrast."""
-    return chi * (1 + 0.5 * smooth_noise(mask.shape, rng, 12))
+    """Frequency shift that stays in its voxel and follows the anatomy, but hardly χ itself.
+
+    A wave of χ of random period and phase has χ's borders and, tissue by tissue, values of its own.
+    """
+    smooth = ndimage.gaussian_filter(np.where(mask, chi, 0).astype(np.float32), 0.7)
+    spread = max(float(smooth[mask].std()), 1e-6)
+    wave = np.sin(rng.uniform(0.5, 2.5) * smooth / spread + rng.uniform(0, 2 * np.pi))
+    return wave * (1 + 0.7 * smooth_noise(mask.shape, rng, rng.uniform(6, 16)))
 
 
 def _tensor_field(chi, mask, voxel_size, rng):

@@ -5,5 +5,5 @@ config = {
     "noise_ppm": [0.0004, 0.015],
     "model_errors": 1.0,
     "model_errors_chance": 0.5,
-    "seed": 21,
+    "seed": 31,
 }

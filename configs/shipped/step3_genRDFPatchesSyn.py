@@ -6,7 +6,7 @@ config = {
     "overlap_size": [24, 24, 24],
     "patches_per_map": 14,
     "min_brain": 0.25,
-    "inputs": ["field", "mask", "noise", "tikhonov", "tv"],
+    "inputs": ["field", "mask", "noise", "tikhonov", "wiener", "tv"],
     "dtype": "float16",
-    "seed": 21,
+    "seed": 31,
 }

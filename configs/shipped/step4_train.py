@@ -5,11 +5,13 @@ python network_model/train_model/train.py configs/shipped/step4_train.py
 
 config = {
     "run": "shipped",
-    "seed": 20,
-    "inputs": ["field", "mask", "noise", "tikhonov", "tv"],
+    "seed": 31,
+    "inputs": ["field", "mask", "noise", "tikhonov", "wiener", "tv"],
     "residual": "tv",
     "filters": 16,
     "depth": 4,
+    "convs_per_level": 2,
+    "mixed_precision": True,
     "norm": "none",
     "use_bias": False,
     "source_loss": "l1_rms",
