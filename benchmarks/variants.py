@@ -35,7 +35,7 @@ from network_model.unet import load_network, make_spec
 from training_data.dipole import forward_field
 
 SMALL = {"filters": 16, "depth": 4, "source_loss": "l1_rms", "learning_rate": 1e-3,
-         "schedule": "linear", "clipnorm": 1.0, "augment": True, "validation_steps": 40,
+         "schedule": "linear", "clipnorm": 1.0, "augment": True, "validation_steps": 18,
          "verbose": 2, "epochs": 1}  # fmt: skip
 MEASURED = {f"{kind}File": f"../shared/data/qsm2016/{name}.nii.gz" for kind, name in
             (("field", "phs_tissue"), ("mask", "mask"), ("magnitude", "magnitude"))}  # fmt: skip
@@ -51,7 +51,7 @@ DOMAINS = {
 }
 DIRECT = ["field", "mask", "noise", "tikhonov", "wiener", "tv"]
 BASE = {"inputs": DIRECT, "residual": "tv", "norm": "none", "use_bias": False,
-        "source_balance": True, "sign_chance": 0.3, "batch_size": 2,
+        "source_balance": True, "sign_chance": 0.3, "batch_size": 1,
         "datasets_path": "runs/shipped/3_patches/patches.h5"}  # fmt: skip
 NETWORKS = {
     "field and mask alone": {"inputs": ["field", "mask"], "residual": None,
@@ -61,9 +61,8 @@ NETWORKS = {
     "two convolutions a level": {"convs_per_level": 2},
     "two, bfloat16": {"convs_per_level": 2, "mixed_precision": True},
     "24 filters": {"filters": 24},
-    "batch norm, bias": {"norm": "domain", "use_bias": True},
+    "batch norm": {"norm": "domain", "use_bias": True},
     "group norm": {"norm": "group", "use_bias": True},
-    "instance norm": {"norm": "instance", "use_bias": True},
     "nonlocal_gated": {"architecture": "nonlocal_gated"},
 }  # fmt: skip
 CASES = ("head1001", "fansi", "measured2016")
@@ -144,7 +143,7 @@ def main() -> None:
             steps = round(args.seconds / cpu_seconds_per_step(keys))
         train(folder, keys | {"steps_per_epoch": steps})
         log = last_row(folder / "log.csv")
-        steps = load_config("step4_train", [folder / "changed.py"])["steps_per_epoch"]
+        steps = load_config("step4_train", [str(folder / "changed.py")])["steps_per_epoch"]
         rows.append({"variant": name, "steps": steps, "val_loss": float(log["val_loss"])}
                     | score_network(folder / "weights.h5", cases))  # fmt: skip
         print("\n".join(table(rows)), flush=True)

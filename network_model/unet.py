@@ -27,6 +27,7 @@ SPEC = {
     "depth": 5,  # levels; the grid must be a multiple of 2^(depth−1)
     "convs_per_level": 1,
     "norm": "domain",  # "domain", "batch" (shared), "group", "instance", "none"
+    "negative_slope": 0.0,  # of the ReLU: above 0 no feature can die
     "use_bias": True,  # without bias and norm the network is homogeneous: f(a·x) = a·f(x)
 }
 ARCHITECTURES = ("unet", "nonlocal_gated")
@@ -46,6 +47,8 @@ def make_spec(config: dict) -> dict:
             raise ValueError(f"{key} {spec[key]!r}: expected one of {', '.join(choices)}")
     if spec["residual"] not in (None, *spec["inputs"]) or spec["residual"] in ("mask", "noise"):
         raise ValueError(f"residual {spec['residual']!r}: expected None or an inversion in inputs")
+    if not 0 <= spec["negative_slope"] < 1:
+        raise ValueError(f"negative_slope {spec['negative_slope']}: expected 0 <= slope < 1")
     if min(spec["filters"], spec["depth"], spec["convs_per_level"]) < 1:
         raise ValueError("filters, depth and convs_per_level: expected whole numbers of at least 1")
     return spec
@@ -120,7 +123,10 @@ class _Level:
         make = {"kernel_size": 3, "padding": "same", "use_bias": self.spec["use_bias"],
                 "kernel_initializer": "he_uniform"}  # fmt: skip
         convolved = _each(layers.Conv3D(filters, name=f"{name}_conv", **make), features)
-        out = _each(layers.ReLU(), self._normalize(convolved, name, filters))
+        out = _each(
+            layers.ReLU(negative_slope=self.spec["negative_slope"]),
+            self._normalize(convolved, name, filters),
+        )
         if self.spec["architecture"] == "nonlocal_gated":
             gate = layers.Conv3D(filters, name=f"{name}_gate", activation="sigmoid", **make)
             out = {n: layers.Multiply()([out[n], gate(features[n])]) for n in out}
@@ -206,6 +212,47 @@ def fill_network(model: keras.Model, path) -> None:
                     f"{tuple(variable.shape)}, found {found}; use the config they were trained with"
                 )
             variable.assign(file[stored][()].astype(np.float32))
+
+
+def warm_start(model: keras.Model, spec: dict, path) -> None:
+    """Fill a network from a file, also from that of a smaller one, whose function it then has.
+
+    Inputs that the file's network lacks get kernels of zero; convolutions that it lacks at the end
+    of a level get the identity, which a ReLU lets pass because what arrives is not negative
+    (Net2DeeperNet: Chen 2016, arXiv 1511.05641).
+
+    Args:
+        model: as `build_unet` makes it from `spec`.
+        path: file of a network of the same architecture, filters, depth and norm.
+
+    Raises:
+        ValueError: as `read_spec`; a network that this one cannot have grown from.
+    """
+    small = read_spec(path)
+    if small == spec:
+        fill_network(model, path)
+        return
+    same = ("architecture", "residual", "filters", "depth", "norm", "use_bias", "negative_slope")
+    other = [key for key in same if small[key] != spec[key]]
+    missing = [name for name in small["inputs"] if name not in spec["inputs"]]
+    deeper = spec["convs_per_level"] - small["convs_per_level"]
+    deepens = deeper > 0 and (spec["architecture"] != "unet" or spec["norm"] != "none")
+    if other or missing or deeper < 0 or deepens or (deeper and spec["negative_slope"]):
+        raise ValueError(
+            f"{path}: weights of another architecture: only inputs and, for a ReLU U-Net without "
+            f"norm, convs_per_level may grow; found {small}"
+        )
+    at = [spec["inputs"].index(name) for name in small["inputs"]]
+    with h5py.File(path) as file:
+        for name, variable in _variables(model).items():
+            value = np.zeros(variable.shape, np.float32)
+            if name not in file and name.endswith("kernel"):
+                value[1, 1, 1] = np.eye(variable.shape[-1])
+            elif name in file and name == "down0_0_conv/kernel":
+                value[:, :, :, at] = file[name][()]
+            elif name in file:
+                value[:] = file[name][()]
+            variable.assign(value)
 
 
 def file_hash(path) -> str:

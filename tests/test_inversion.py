@@ -200,6 +200,19 @@ def test_wiener_follows_the_noise(b0_dir):
         assert any(e > 1.15 * min(fixed) for e, fixed in zip(one, best, strict=True))
 
 
+def test_wiener_departs_from_a_prior_only_for_what_it_leaves_unexplained():
+    chi, mask, field = phantom(b0_dir=OBLIQUE)
+    geometry = (field * mask, mask, VOXEL, OBLIQUE)
+    kept = inversion.wiener(*geometry, prior=chi)
+    np.testing.assert_allclose(kept, chi, atol=1e-4)
+    half = inversion.wiener(*geometry, prior=0.5 * chi)
+    assert error(half, chi, mask) < 0.9 * error(inversion.wiener(*geometry), chi, mask)
+    held = inversion.wiener(*geometry, prior=0.5 * chi, prior_error=1e-9)
+    np.testing.assert_allclose(held, 0.5 * chi, atol=1e-4)
+    with pytest.raises(ValueError, match="prior_error 0"):
+        inversion.wiener(*geometry, prior=chi, prior_error=0)
+
+
 def test_wiener_of_nothing_is_nothing():
     mask = np.ones(SHAPE, bool)
     assert not inversion.wiener(np.zeros(SHAPE, np.float32), mask, VOXEL).any()

@@ -88,6 +88,6 @@ def test_scales_of_the_channels():
     x = network_input(channels, ["tv", "field", "mask"])
     assert x.shape == (2, 3, 4, 3)
     assert x.dtype == np.float32
-    np.testing.assert_allclose(x[0, 0, 0], (6 * CHI_SCALE, FIELD_SCALE, 2))
+    np.testing.assert_allclose(x[0, 0, 0], (len(CHANNELS) * CHI_SCALE, FIELD_SCALE, 2))
     # In these units 3·D maps what comes out to what went in.
     assert pytest.approx(FIELD_SCALE) == 3 * CHI_SCALE

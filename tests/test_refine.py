@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from network_model.refine import refine
+from network_model.refine import refine, structured_share
 from training_data.dipole import forward_field
+from training_data.noise import add_complex_noise, smooth_noise
+from training_data.phantom import make_head
 
 SHAPE, VOXEL, B0 = (36, 45, 32), (1.0, 0.9, 1.4), (0.2, -0.1, 0.97)
 
@@ -50,10 +52,44 @@ def test_output_is_masked_float32_on_the_grid(scan):
     assert not out[~mask].any()
 
 
+NOTHING = {"tv_share": 0.0, "wiener_share": 0.0, "prior_error": 0.0}
+
+
+def test_each_part_can_be_left_out(scan):
+    chi, field, mask = scan
+    np.testing.assert_array_equal(
+        refine(chi + 1, field, mask, VOXEL, B0, **NOTHING), (chi + 1) * mask
+    )
+
+
+def test_every_part_brings_a_wrong_map_closer(scan):
+    chi, field, mask = scan
+    wrong = ndimage.gaussian_filter(chi, 2) * mask
+    parts = ({"tv_share": 0.3}, {"prior_error": 0.05}, {"iterations": 20})
+    for part in parts:
+        better = refine(wrong, field, mask, VOXEL, B0, **NOTHING | part)
+        assert error(better, chi, mask) < 0.9 * error(wrong, chi, mask)
+
+
 def test_strong_pull_keeps_the_map(scan):
     chi, field, mask = scan
-    kept = refine(chi, field, mask, VOXEL, B0, pull=1e4, tv_share=1e-3, tv_prior=0.0)
+    admm = {"iterations": 20, "pull": 1e4, "weight_share": 1e-3}
+    kept = refine(chi, field, mask, VOXEL, B0, **NOTHING | admm)
     assert error(kept, chi, mask) < 0.02 * np.linalg.norm(chi)
+
+
+@pytest.mark.parametrize("b0_dir", [(0.0, 0.0, 1.0), (0.3, -0.2, 0.93)])
+def test_structured_errors_are_told_from_white_ones(b0_dir):
+    voxel = (2.0, 2.2, 2.4)
+    head = make_head((80, 85, 70), voxel, np.random.default_rng(5))
+    mask, rng = head["mask"], np.random.default_rng(1)
+    clean = forward_field(head["chi"], voxel, b0_dir) * mask
+    for sigma in (0.0, 0.003, 0.01):
+        white = add_complex_noise(clean, mask, None, sigma, rng)
+        assert structured_share(white, mask, voxel, b0_dir) < 0.3
+    disturbed = clean + 0.6 * clean[mask].std() * smooth_noise(mask.shape, rng, 1.5) * mask
+    assert structured_share(disturbed, mask, voxel, b0_dir) > 0.7
+    assert structured_share(0 * clean, mask, voxel, b0_dir) == 0
 
 
 def test_scale_of_the_magnitude_does_not_matter(scan):

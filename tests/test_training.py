@@ -116,11 +116,13 @@ def test_a_batch_depends_on_seed_epoch_and_number_alone(data):
     assert len(batches(data, 0, steps_per_epoch=3)) == 3
 
 
-def test_validation_is_in_order_and_as_it_is(data):
+def test_validation_is_spread_over_all_patches_and_as_it_is(data):
     generator = batches(data, -1, augment=True, sign_chance=1.0, validation_steps=2)
     assert len(generator) == 2
     patches = PatchFile(data / "patches.h5", ["field", "mask", "noise"])
-    np.testing.assert_array_equal(generator[1][0]["source_x"][0], patches.read(2)[0])
+    found = [x for i in range(2) for x in generator[i][0]["source_x"]]
+    for x, index in zip(found, (0, 4, 8, 12), strict=True):
+        np.testing.assert_array_equal(x, patches.read(index)[0])
 
 
 def test_flips_are_of_all_arrays_and_keep_the_physics():

@@ -19,6 +19,7 @@ from network_model.unet import (
     make_spec,
     read_spec,
     save_network,
+    warm_start,
 )
 
 SHAPE = (8, 12, 16)
@@ -198,6 +199,7 @@ def test_instance_norm_is_of_each_channel():
         ({"residual": "mask"}, "residual 'mask'"),
         ({"filters": 0}, "at least 1"),
         ({"depth": 0}, "at least 1"),
+        ({"negative_slope": 1.0}, "negative_slope 1.0"),
     ],
 )
 def test_bad_specifications(keys, message):
@@ -224,3 +226,49 @@ def test_weights_of_another_architecture(tmp_path):
         other, _ = network(**keys)
         with pytest.raises(ValueError, match=f"weights of another architecture: .*{message}"):
             fill_network(other, tmp_path / "w.h5")
+
+
+PLAIN = {"norm": "none", "inputs": ["field", "mask"]}
+GROWN = PLAIN | {"inputs": ["field", "tikhonov", "mask"], "convs_per_level": 3}
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_a_network_grows_without_a_change_of_its_function(tmp_path, use_bias):
+    small, spec = network(**PLAIN, use_bias=use_bias)
+    disturb(small)
+    save_network(small, spec, tmp_path / "small.h5")
+    large, larger = network(**GROWN, use_bias=use_bias)
+    before = inputs(larger, ("source", "target"))
+    known = {k: v[..., [0, 2]] if k.endswith("_x") else v for k, v in before.items()}
+    disturb(large, seed=3)
+    warm_start(large, larger, tmp_path / "small.h5")
+    for name, x in call(small, known).items():
+        np.testing.assert_allclose(call(large, before)[name], x, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"filters": 4},
+        {"inputs": ["field", "tikhonov"]},
+        {"norm": "batch", "convs_per_level": 2},
+        {"negative_slope": 0.1, "convs_per_level": 2},
+        {"architecture": "nonlocal_gated"},
+    ],
+    ids=str,
+)
+def test_a_network_cannot_grow_into_every_other(tmp_path, keys):
+    small, spec = network(**PLAIN | {"norm": keys.get("norm", "none")})
+    save_network(small, spec, tmp_path / "small.h5")
+    large, larger = network(**PLAIN | keys)
+    with pytest.raises(ValueError, match="weights of another architecture"):
+        warm_start(large, larger, tmp_path / "small.h5")
+
+
+def test_a_slope_keeps_negative_features_alive():
+    model, spec = network(("target",), norm="none", use_bias=False, negative_slope=0.1)
+    given = inputs(spec, ("target",))
+    plain, other = network(("target",), norm="none", use_bias=False)
+    assert other["negative_slope"] == 0
+    plain.set_weights(model.get_weights())
+    assert np.abs(call(model, given)["target_chi"] - call(plain, given)["target_chi"]).max() > 1e-4

@@ -9,8 +9,8 @@ float32 with real FFTs.
 import numpy as np
 
 from training_data.backend import array_module, fft_module
-from training_data.dipole import dipole_kernel
-from training_data.noise import estimate_noise, noise_to_signal
+from training_data.dipole import dipole_kernel, forward_field
+from training_data.noise import error_and_signal, estimate_noise
 from training_data.volume import bounding_box, crop_pad, next_fast_shape, uncrop
 
 # Zeros between the brain and its periodic image, in voxels in all. TV scores the same to 0.3 points
@@ -147,24 +147,41 @@ def tikhonov(field, mask, voxel_size, b0_dir=(0, 0, 1), weight: float = 0.01):
     return p.paste(p.ifft(p.fft(p.field) * (p.kernel / (p.kernel**2 + p.xp.float32(weight)))))
 
 
-def wiener(field, mask, voxel_size, b0_dir=(0, 0, 1)):
+def wiener(field, mask, voxel_size, b0_dir=(0, 0, 1), *, prior=None, prior_error: float = 1.0):
     """Wiener inverse: D/(D² + r(|k|)), r the power of the errors over that of χ, read off the scan.
 
     Of all linear inverses that do not look at directions, the one of least mean-square error; r
-    comes from the field alone (`noise_to_signal`), so that white noise damps the high frequencies
+    comes from the field alone (`error_and_signal`), so that white noise damps the high frequencies
     and errors of the model the low ones. Without an estimate of r: `tikhonov` of 0.03.
+
+    Args:
+        prior: χ (X, Y, Z) [ppm] that the result departs from, for what it does not explain of the
+            field: prior + D/(D² + r/prior_error)·(field − D∗prior).
+        prior_error: power of the prior's error over that of χ, 0 to 1.
+
+    Raises:
+        ValueError: shapes that differ, an empty mask, or a prior_error that is not positive.
     """
+    if not prior_error > 0:
+        raise ValueError(f"prior_error {prior_error}: expected a positive number")
+    k, errors, signal = error_and_signal(field, mask, voxel_size, b0_dir)
+    if prior is not None:
+        field = field - forward_field(prior * (mask > 0), voxel_size, b0_dir)
     p = Problem(field, mask, voxel_size, b0_dir)
-    k, ratio = noise_to_signal(field, mask, voxel_size, b0_dir)
-    if not len(k):
-        return tikhonov(field, mask, voxel_size, b0_dir, weight=0.03)
-    edges = zip(p.shape, voxel_size, strict=True)
-    axes = [np.fft.fftfreq(n, v).astype(np.float32) for n, v in edges]
-    axes[2] = axes[2][: p.kernel.shape[2]]
-    squares = np.meshgrid(*(a**2 for a in axes), indexing="ij", sparse=True)
-    height = np.log(np.maximum(sum(squares), 1e-12)) / 2
-    r = np.exp(np.interp(height, np.log(k), np.log(WIENER_SHARE * ratio))).astype(np.float32)
-    return p.paste(p.ifft(p.fft(p.field) * (p.kernel / (p.kernel**2 + p.xp.asarray(r)))))
+    if len(k):
+        edges = zip(p.shape, voxel_size, strict=True)
+        axes = [np.fft.fftfreq(n, v).astype(np.float32) for n, v in edges]
+        axes[2] = axes[2][: p.kernel.shape[2]]
+        squares = np.meshgrid(*(a**2 for a in axes), indexing="ij", sparse=True)
+        height = np.log(np.maximum(sum(squares), 1e-12)) / 2
+        r = p.xp.asarray(
+            np.exp(np.interp(height, np.log(k), np.log(WIENER_SHARE * errors / signal)))
+        )
+    else:
+        r = 0.03
+    weight = (r / prior_error * p.xp.ones(1)).astype(p.xp.float32)
+    found = p.paste(p.ifft(p.fft(p.field) * (p.kernel / (p.kernel**2 + weight))))
+    return found if prior is None else found + prior * p.xp.asarray(mask > 0, p.xp.float32)
 
 
 def ndi(

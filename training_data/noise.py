@@ -16,7 +16,7 @@ from training_data.dipole import convolve, dipole_kernel, forward_field
 from training_data.volume import bounding_box, crop_pad, next_fast_shape, uncrop
 
 CONE = 0.06  # |D| below this: the dipole passes next to nothing, what is measured there is error
-# Shells of |k| of `noise_to_signal`, from this frequency [1/mm] to the grid's highest.
+# Shells of |k| of `error_and_signal`, from this frequency [1/mm] to the grid's highest.
 LOWEST_SHELL = 0.02
 SHELLS = 12
 LEAST_SIGNAL = 0.02  # share of a shell's power that is taken for signal in any case
@@ -107,8 +107,8 @@ def estimate_noise(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> float:
     return float(np.median(rms))
 
 
-def noise_to_signal(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)):
-    """Power of noise and model error over that of χ, in shells of |k|, from the field alone.
+def error_and_signal(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)):
+    """Power of noise and model error, and of χ, in shells of |k|, from the field alone.
 
     On the cone of the kernel a field holds errors only, off it D·χ and errors. With S the power on
     the cone, A that off it and ⟨D²⟩ the kernel's mean square there, χ has the power (A − S)/⟨D²⟩.
@@ -118,22 +118,21 @@ def noise_to_signal(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)):
         voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
 
     Returns:
-        centres of the shells, (n,) [1/mm], rising; ratio S/power of χ, (n,), dimensionless. Both
-        are empty for a field of zeros, or a grid too small for a shell.
+        centres of the shells, (n,) [1/mm], rising; power of the errors, (n,), and of χ, (n,), per
+        voxel [ppm²], both positive. All are empty for a field of zeros, or a grid too small.
     """
     power, radius, kernel = _power(field, mask, voxel_size, b0_dir)
     edges = np.geomspace(LOWEST_SHELL, 0.5 / max(voxel_size), SHELLS + 1)
     shell, near = np.digitize(radius, edges), np.abs(kernel) < CONE
-    centres, ratio = [], []
+    rows = []
     for i in range(1, SHELLS + 1):
         on, off = (shell == i) & near, (shell == i) & ~near
-        if not (on.any() and off.any() and power[off].any()):
+        if not (on.any() and off.any() and power[on].any() and power[off].any()):
             continue
         errors, total = power[on].mean(), power[off].mean()
         signal = max(total - errors, LEAST_SIGNAL * total) / np.mean(kernel[off] ** 2)
-        centres.append(np.sqrt(edges[i - 1] * edges[i]))
-        ratio.append(errors / signal)
-    return np.asarray(centres, np.float32), np.asarray(ratio, np.float32)
+        rows.append((np.sqrt(edges[i - 1] * edges[i]), errors, signal))
+    return np.asarray(rows, np.float64).reshape(-1, 3).T
 
 
 def _power(field, mask, voxel_size, b0_dir):

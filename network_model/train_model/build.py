@@ -6,7 +6,7 @@ from network_model.callbacks import ExponentialSteps, LinearDecay
 from network_model.layers import CalFMLayer
 from network_model.losses import SOURCE_LOSSES, NDIErr, TotalVariation
 from network_model.train_model.datagenerator import PatchFile
-from network_model.unet import build_unet, fill_network, read_spec
+from network_model.unet import build_unet, warm_start
 
 SCHEDULES = ("2020", "linear")
 
@@ -54,8 +54,7 @@ def compile_model(config: dict, spec: dict, patches: PatchFile, subject, steps: 
     domains = ("source", "target") if subject else ("source",)
     model = build_unet(spec, domains)
     if config["warm_start_path"]:
-        read_spec(config["warm_start_path"])
-        fill_network(model, config["warm_start_path"])
+        warm_start(model, spec, config["warm_start_path"])
     losses = {"source_chi": SOURCE_LOSSES[config["source_loss"]]()}
     weights = {"source_chi": config["source_weight"]}
     outputs = dict(model.output)

@@ -185,10 +185,14 @@ class DataGenerator(keras.utils.PyDataset):
 
 
 def _ordered(indices, count: int, key):
-    """Indices in a random order by `key` (as they are without one), cut or repeated to `count`."""
+    """Indices in a random order by `key`, cut or repeated to `count`; without one, evenly spread.
+
+    A validation that stopped after the first patches would see a few maps only.
+    """
     count = count or len(indices)
     if key is None:
-        return np.asarray(indices)[:count]
+        spread = np.linspace(0, len(indices) - 1, min(count, len(indices)))
+        return np.asarray(indices)[spread.round().astype(int)]
     rng = np.random.default_rng(key)
     rounds = [rng.permutation(indices) for _ in range(-(-count // len(indices)))]
     return np.concatenate(rounds)[:count]
