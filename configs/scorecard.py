@@ -8,7 +8,7 @@ config = {
     "dstFolder": "runs/score",  # scores.csv, scores.png and the cases
     "dataFolder": "../shared/data",  # qsm2016/ and fansi_phantom/; cases without data are left out
     "cases": [],  # names or beginnings of names; []: all
-    "methods": ["tkd", "l2", "tv", "network", "finetuned", "refined"],
+    "methods": ["tkd", "l2", "wiener", "tv", "network", "finetuned", "refined"],
     "noise_ppm": 0.003,  # median noise of the simulated fields [ppm]
     "heads": [1000, 1001, 1002],  # seeds of step 0's heads; those below 1000 may be trained on
     "shape": (160, 192, 160),  # grid of the heads

@@ -13,11 +13,12 @@ import numpy as np
 from network_model.subject import Subject, make_subject
 from training_data.dipole import forward_field
 from training_data.nifti import read_mask, read_volume
-from training_data.noise import add_complex_noise
+from training_data.noise import add_complex_noise, add_model_errors
 from training_data.phantom import make_head
 from training_data.shapes import sphere
 
 TILT = (0.0, np.sin(np.radians(20)), np.cos(np.radians(20)))  # B0 turned by 20° about x
+ERRORS = 0.6  # structured errors over the field, both as standard deviations
 # Lesions of the lesion cases: centre as a share of the mask's box, radius [mm], χ added [ppm].
 LESIONS = (
     ((0.35, 0.6, 0.6), 4.0, 1.0),
@@ -65,6 +66,16 @@ def simulate(head: Head, noise_ppm: float, seed: int, b0_dir=(0.0, 0.0, 1.0)) ->
     rng = np.random.default_rng(seed)
     field = add_complex_noise(field, head.mask, head.magnitude, noise_ppm, rng)
     return Case(subject_of(field, head, b0_dir), head.chi, head.labels)
+
+
+def disturb(head: Head, noise_ppm: float, seed: int, share: float = ERRORS) -> Case:
+    """As `simulate`, with structured errors of `share` of the field's standard deviation."""
+    mask, rng = head.mask, np.random.default_rng([seed, 1])
+    field = forward_field(head.chi, head.voxel_size) * mask
+    errors = add_model_errors(field, head.chi, mask, head.voxel_size, rng) - field
+    field += errors * (share * field[mask].std() / errors[mask].std())
+    field = add_complex_noise(field, mask, head.magnitude, noise_ppm, rng)
+    return Case(subject_of(field, head), head.chi, head.labels)
 
 
 def pair_slices(head: Head) -> Head:
@@ -116,12 +127,13 @@ def lesion_case(head: Head, noise_ppm: float, seed: int) -> Case:
 
 
 def variants(name: str, make: Callable[[], Head], config: dict) -> dict[str, Callable[[], Case]]:
-    """Name → case of one head: as it is, without noise, with much, with lesions, tilted, thick."""
+    """Name → case of one head: as it is, and with one thing changed."""
     noise, seed = config["noise_ppm"], config["seed"]
     return {
         name: lambda: simulate(make(), noise, seed),
         f"{name}_noise0": lambda: simulate(make(), 0.0, seed),
         f"{name}_noise10": lambda: simulate(make(), 0.010, seed),
+        f"{name}_errors": lambda: disturb(make(), noise, seed),
         f"{name}_lesions": lambda: lesion_case(make(), noise, seed),
         f"{name}_tilt20": lambda: simulate(make(), noise, seed, TILT),
         f"{name}_112mm": lambda: simulate(pair_slices(make()), noise, seed),
@@ -143,7 +155,8 @@ def all_cases(config: dict) -> dict[str, Callable[[], Case]]:
     folder = data / "fansi_phantom"
     if (folder / "chi.nii.gz").is_file():
         fansi = variants("fansi", lambda: read_head(folder, "chi.nii.gz"), config)
-        cases |= {name: fansi[name] for name in ("fansi", "fansi_tilt20", "fansi_noise10")}
+        chosen = ("fansi", "fansi_tilt20", "fansi_noise10", "fansi_errors")
+        cases |= {name: fansi[name] for name in chosen}
     challenge = data / "qsm2016"
     if (challenge / "chi_cosmos.nii.gz").is_file():
 

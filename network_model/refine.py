@@ -34,7 +34,7 @@ def refine(
     *,
     magnitude=None,
     tv_share: float = 0.3,
-    wiener_share: float = 0.4,
+    wiener_share: float = 0.5,
     prior_error: float = 0.05,
     iterations: int = 0,
     pull: float = 0.3,

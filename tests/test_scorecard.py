@@ -38,6 +38,13 @@ def test_noise_of_a_case_is_as_asked(head):
     assert 1.4826 * np.median(np.abs(noise)) == pytest.approx(0.003, rel=0.1)
 
 
+def test_structured_errors_are_of_the_size_asked_for(head):
+    case = cases.disturb(head, 0.0, 1, 0.5)
+    clean = forward_field(head.chi, head.voxel_size)[head.mask]
+    errors = case.subject.field[head.mask] - clean
+    assert errors.std() == pytest.approx(0.5 * clean.std(), rel=1e-3)
+
+
 def test_tilted_case_is_made_with_its_own_b0(head):
     case = cases.simulate(head, 0.0, 1, cases.TILT)
     np.testing.assert_allclose(case.subject.b0_dir, cases.TILT, atol=1e-6)

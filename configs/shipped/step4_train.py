@@ -1,6 +1,12 @@
 """Step 4 of the shipped network: homogeneous U-Net (no bias, no norm) that corrects a TV inversion.
 
-python network_model/train_model/train.py configs/shipped/step4_train.py
+A network of one convolution a level first; then two a level, grown from it, because from scratch
+the deeper one died (docs/LESSONS.md):
+
+python network_model/train_model/train.py configs/shipped/step4_train.py convs_per_level=1 \\
+    dstFolder=runs/shipped/4_first
+python network_model/train_model/train.py configs/shipped/step4_train.py \\
+    warm_start_path=runs/shipped/4_first/weights.h5
 """
 
 config = {
