@@ -117,12 +117,6 @@ def score_network(path: Path, cases: dict) -> dict:
     return row
 
 
-def last_row(log: Path) -> dict:
-    """Last line of a training's log."""
-    names, *_, values = (line.split(",") for line in log.read_text().splitlines())
-    return dict(zip(names, values, strict=True))
-
-
 def main() -> None:
     """Train and score the variants of one table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -142,10 +136,9 @@ def main() -> None:
         if args.table == "networks":
             steps = round(args.seconds / cpu_seconds_per_step(keys))
         train(folder, keys | {"steps_per_epoch": steps})
-        log = last_row(folder / "log.csv")
         steps = load_config("step4_train", [str(folder / "changed.py")])["steps_per_epoch"]
-        rows.append({"variant": name, "steps": steps, "val_loss": float(log["val_loss"])}
-                    | score_network(folder / "weights.h5", cases))  # fmt: skip
+        scores = score_network(folder / "weights.h5", cases)
+        rows.append({"variant": name, "steps": steps} | scores)
         print("\n".join(table(rows)), flush=True)
         write_text(PROJECT_ROOT / "docs" / f"variants_{args.table}.csv", csv_text(rows))
 
