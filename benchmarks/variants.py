@@ -25,7 +25,7 @@ import network_model.quiet  # noqa: F401
 import keras
 import numpy as np
 
-from configs import PROJECT_ROOT, load_config, write_text
+from configs import PROJECT_ROOT, die, load_config, write_text
 from network_model.cases import all_cases
 from network_model.inference import predict
 from network_model.metrics import csv_text, score, table
@@ -144,4 +144,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError, KeyError) as problem:
+        die(f"[variants] {problem}")

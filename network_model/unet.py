@@ -245,13 +245,14 @@ def warm_start(model: keras.Model, spec: dict, path) -> None:
     at = [spec["inputs"].index(name) for name in small["inputs"]]
     with h5py.File(path) as file:
         for name, variable in _variables(model).items():
+            stored = name if name in file else name.replace("_norm_target/", "_norm_source/")
             value = np.zeros(variable.shape, np.float32)
-            if name not in file and name.endswith("kernel"):
+            if stored not in file and name.endswith("kernel"):
                 value[1, 1, 1] = np.eye(variable.shape[-1])
-            elif name in file and name == "down0_0_conv/kernel":
+            elif name in ("down0_0_conv/kernel", "down0_0_gate/kernel"):
                 value[:, :, :, at] = file[name][()]
-            elif name in file:
-                value[:] = file[name][()]
+            elif stored in file:
+                value[:] = file[stored][()]
             variable.assign(value)
 
 

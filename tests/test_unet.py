@@ -246,6 +246,22 @@ def test_a_network_grows_without_a_change_of_its_function(tmp_path, use_bias):
         np.testing.assert_allclose(call(large, before)[name], x, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("architecture", ["unet", "nonlocal_gated"])
+def test_inputs_grow_with_any_norm_and_architecture(tmp_path, architecture):
+    keys = {"norm": "domain", "architecture": architecture}
+    small, spec = network(("source",), **keys)
+    disturb(small)
+    save_network(small, spec, tmp_path / "small.h5")
+    large, larger = network(**keys, inputs=["field", "tikhonov", "mask"])
+    warm_start(large, larger, tmp_path / "small.h5")
+    before = inputs(larger, ("source", "target"))
+    before["target_x"], before["target_mask"] = before["source_x"], before["source_mask"]
+    known = {"source_x": before["source_x"][..., [0, 2]], "source_mask": before["source_mask"]}
+    expected = call(small, known)["source_chi"]
+    for x in call(large, before).values():
+        np.testing.assert_allclose(x, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "keys",
     [
