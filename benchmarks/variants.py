@@ -87,9 +87,7 @@ def cpu_seconds_per_step(keys: dict, steps: int = 4) -> float:
 
 
 def train(folder: Path, keys: dict) -> None:
-    """One run of step 4 in a process of its own, unless its weights are there."""
-    if (folder / "weights.h5").is_file():
-        return
+    """One run of step 4 in a process of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     changed = folder / "changed.py"
     changed.write_text(f"config = {keys | {'dstFolder': str(folder)}!r}\n")
@@ -132,10 +130,11 @@ def main() -> None:
     for name, changed in variants.items():
         keys = SMALL | common | changed
         folder = PROJECT_ROOT / "runs" / "variants" / args.table / name.replace(" ", "_")
-        steps = args.steps
-        if args.table == "networks":
-            steps = round(args.seconds / cpu_seconds_per_step(keys))
-        train(folder, keys | {"steps_per_epoch": steps})
+        if not (folder / "weights.h5").is_file():
+            steps = args.steps
+            if args.table == "networks":
+                steps = round(args.seconds / cpu_seconds_per_step(keys))
+            train(folder, keys | {"steps_per_epoch": steps})
         steps = load_config("step4_train", [str(folder / "changed.py")])["steps_per_epoch"]
         scores = score_network(folder / "weights.h5", cases)
         rows.append({"variant": name, "steps": steps} | scores)

@@ -16,7 +16,6 @@ config = {
     "depth": 5,  # levels
     "convs_per_level": 1,  # convolutions per level, down and up
     "norm": "domain",  # one batch norm per domain; or "batch", "group", "instance", "none"
-    "negative_slope": 0.0,  # of the ReLU; 0.1 keeps features of a network without bias alive
     "use_bias": True,  # False with norm="none": the network scales with its input
     # Target domain: the field of a real scan, never its χ
     "fieldFile": None,  # local field, NIfTI; None: train on the source domain alone

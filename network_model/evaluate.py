@@ -68,6 +68,7 @@ def evaluate(files: dict, scan: dict, truth_file, labels_file, compare, folder=N
     truth = read_volume(truth_file)
 
     def read(path):
+        """Data of a file on the reference's grid, axes in canonical order."""
         volume = read_volume(path)
         check_same_grid(truth, volume)
         return to_canonical(volume).data

@@ -52,6 +52,7 @@ class CalFMLayer(keras.layers.Layer):
         self.kernel = 3 * dipole_kernel(self.shape, self.voxel_size, self.b0_dir, real=False)
 
     def call(self, x):
+        """Field (batch, X, Y, Z, 1) of χ of that shape, both in network units."""
         volume = ops.cast(x[..., 0], "complex64")
         spectrum = fft3d(volume) * ops.cast(self.kernel[None], "complex64")
         return ops.real(fft3d(spectrum, inverse=True))[..., None]
@@ -73,6 +74,7 @@ class NonLocal(keras.layers.Layer):
     """
 
     def build(self, input_shape):
+        """Make the weights for the channels of (batch, X, Y, Z, C)."""
         channels, inner = input_shape[-1], max(1, input_shape[-1] // 2)
         shapes = {"query": (channels, inner), "key": (channels, inner), "value": (channels, inner)}
         for name, shape in shapes.items():
@@ -80,6 +82,7 @@ class NonLocal(keras.layers.Layer):
         self.back = self.add_weight((inner, channels), "zeros", name="back")
 
     def call(self, x):
+        """Features (batch, X, Y, Z, C) with what all other positions add to each."""
         shape = ops.shape(x)
         flat = ops.reshape(x, (shape[0], -1, shape[-1]))
         query, key, value = (ops.matmul(flat, w) for w in (self.query, self.key, self.value))

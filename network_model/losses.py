@@ -39,6 +39,7 @@ class SourceL1RMS(keras.losses.Loss):
     """
 
     def call(self, y_true, y_pred):
+        """Loss (batch,) of χ against its label, both (batch, X, Y, Z, 1)."""
         error = y_pred - y_true
         axes = (1, 2, 3, 4)
         rms = ops.sqrt(ops.mean(ops.square(error), axis=axes) + 1e-8)
@@ -53,6 +54,7 @@ class NDIErr(keras.losses.Loss):
     """
 
     def call(self, y_true, y_pred):
+        """Loss (batch,) of a field (batch, X, Y, Z, 1) against [100·field, W, mask]."""
         field, weight, mask = y_true[..., :1], y_true[..., 1:2], y_true[..., 2:]
         misfit = ops.square(weight * mask * 2 * ops.sin((y_pred - field) / 2))
         axes = (1, 2, 3, 4)

@@ -27,7 +27,6 @@ SPEC = {
     "depth": 5,  # levels; the grid must be a multiple of 2^(depth−1)
     "convs_per_level": 1,
     "norm": "domain",  # "domain", "batch" (shared), "group", "instance", "none"
-    "negative_slope": 0.0,  # of the ReLU: above 0 no feature can die
     "use_bias": True,  # without bias and norm the network is homogeneous: f(a·x) = a·f(x)
 }
 ARCHITECTURES = ("unet", "nonlocal_gated")
@@ -47,8 +46,6 @@ def make_spec(config: dict) -> dict:
             raise ValueError(f"{key} {spec[key]!r}: expected one of {', '.join(choices)}")
     if spec["residual"] not in (None, *spec["inputs"]) or spec["residual"] in ("mask", "noise"):
         raise ValueError(f"residual {spec['residual']!r}: expected None or an inversion in inputs")
-    if not 0 <= spec["negative_slope"] < 1:
-        raise ValueError(f"negative_slope {spec['negative_slope']}: expected 0 <= slope < 1")
     if min(spec["filters"], spec["depth"], spec["convs_per_level"]) < 1:
         raise ValueError("filters, depth and convs_per_level: expected whole numbers of at least 1")
     return spec
@@ -123,10 +120,7 @@ class _Level:
         make = {"kernel_size": 3, "padding": "same", "use_bias": self.spec["use_bias"],
                 "kernel_initializer": "he_uniform"}  # fmt: skip
         convolved = _each(layers.Conv3D(filters, name=f"{name}_conv", **make), features)
-        out = _each(
-            layers.ReLU(negative_slope=self.spec["negative_slope"]),
-            self._normalize(convolved, name, filters),
-        )
+        out = _each(layers.ReLU(), self._normalize(convolved, name, filters))
         if self.spec["architecture"] == "nonlocal_gated":
             gate = layers.Conv3D(filters, name=f"{name}_gate", activation="sigmoid", **make)
             out = {n: layers.Multiply()([out[n], gate(features[n])]) for n in out}
@@ -232,15 +226,15 @@ def warm_start(model: keras.Model, spec: dict, path) -> None:
     if small == spec:
         fill_network(model, path)
         return
-    same = ("architecture", "residual", "filters", "depth", "norm", "use_bias", "negative_slope")
+    same = ("architecture", "residual", "filters", "depth", "norm", "use_bias")
     other = [key for key in same if small[key] != spec[key]]
     missing = [name for name in small["inputs"] if name not in spec["inputs"]]
     deeper = spec["convs_per_level"] - small["convs_per_level"]
     deepens = deeper > 0 and (spec["architecture"] != "unet" or spec["norm"] != "none")
-    if other or missing or deeper < 0 or deepens or (deeper and spec["negative_slope"]):
+    if other or missing or deeper < 0 or deepens:
         raise ValueError(
-            f"{path}: weights of another architecture: only inputs and, for a ReLU U-Net without "
-            f"norm, convs_per_level may grow; found {small}"
+            f"{path}: weights of another architecture: only inputs and, for a U-Net without norm, "
+            f"convs_per_level may grow; found {small}"
         )
     at = [spec["inputs"].index(name) for name in small["inputs"]]
     with h5py.File(path) as file:

@@ -199,7 +199,6 @@ def test_instance_norm_is_of_each_channel():
         ({"residual": "mask"}, "residual 'mask'"),
         ({"filters": 0}, "at least 1"),
         ({"depth": 0}, "at least 1"),
-        ({"negative_slope": 1.0}, "negative_slope 1.0"),
     ],
 )
 def test_bad_specifications(keys, message):
@@ -268,7 +267,6 @@ def test_inputs_grow_with_any_norm_and_architecture(tmp_path, architecture):
         {"filters": 4},
         {"inputs": ["field", "tikhonov"]},
         {"norm": "batch", "convs_per_level": 2},
-        {"negative_slope": 0.1, "convs_per_level": 2},
         {"architecture": "nonlocal_gated"},
     ],
     ids=str,
@@ -279,12 +277,3 @@ def test_a_network_cannot_grow_into_every_other(tmp_path, keys):
     large, larger = network(**PLAIN | keys)
     with pytest.raises(ValueError, match="weights of another architecture"):
         warm_start(large, larger, tmp_path / "small.h5")
-
-
-def test_a_slope_keeps_negative_features_alive():
-    model, spec = network(("target",), norm="none", use_bias=False, negative_slope=0.1)
-    given = inputs(spec, ("target",))
-    plain, other = network(("target",), norm="none", use_bias=False)
-    assert other["negative_slope"] == 0
-    plain.set_weights(model.get_weights())
-    assert np.abs(call(model, given)["target_chi"] - call(plain, given)["target_chi"]).max() > 1e-4
