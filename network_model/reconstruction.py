@@ -112,7 +112,7 @@ def reconstruct(
         log(line)
 
     chi_network, chi, steps = _invert(options, subject, log, label)
-    residuals = [_residual(subject, x) for x in (chi_network, chi)]
+    residuals = [residual_field(subject, x) for x in (chi_network, chi)]
     values = _referenced(chi, subject.mask, reference)
     parameters = describe(options, subject, digest, steps) | values | {
         "NoiseEstimate_ppm": sigma,
@@ -240,7 +240,7 @@ def _labels(path: str | None, subject: Subject):
     return np.rint(to_canonical(volume).data).astype(np.int32)
 
 
-def _residual(subject: Subject, chi) -> np.ndarray:
+def residual_field(subject: Subject, chi) -> np.ndarray:
     """What the map leaves unexplained: field − D ∗ χ inside the mask [ppm], without its mean."""
     left = subject.field - forward_field(chi, subject.voxel_size, subject.b0_dir)
     # A constant field is invisible to the model: D(0) = 0.

@@ -74,9 +74,11 @@ def refine(
     structured = structured_share(*geometry)
     chi = np.where(mask, chi_network, 0).astype(np.float32)
     shares = (tv_share * (1 - structured), wiener_share * structured)
-    makers = (lambda: tv_admm(*geometry, weight, magnitude=magnitude), lambda: wiener(*geometry))
-    network = (1 - sum(shares)) * chi
-    chi = network + sum(share * make() for share, make in zip(shares, makers, strict=True) if share)
+    chi *= 1 - sum(shares)
+    if shares[0]:
+        chi += shares[0] * tv_admm(*geometry, weight, magnitude=magnitude)
+    if shares[1]:
+        chi += shares[1] * wiener(*geometry)
     if prior_error * (1 - structured) > NEXT_TO_NOTHING:
         chi = wiener(*geometry, prior=chi, prior_error=prior_error * (1 - structured))
     if iterations:
