@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from configs import run_step, save_config
-from training_data.channels import check_inputs, extra_channels, make_channels
+from training_data.channels import FIRST, check_inputs, extra_channels, make_channels
 from training_data.nifti import check_same_grid, read_volume
 from training_data.patchfile import create_patch_dataset, merge_parts
 from training_data.samples import FIELD_FILE, for_each_map, read_sample, sample_folders
@@ -29,6 +29,11 @@ DTYPES = ("float32", "float16")
 def check_options(config: dict) -> None:
     """Raise a ValueError for an option that no patch could be cut with."""
     check_inputs(config["inputs"])
+    if FIRST in config["inputs"] and not Path(config["firstFile"] or "").is_file():
+        raise ValueError(
+            f"firstFile {config['firstFile']}: no such weights; the channel {FIRST!r} needs a "
+            "network of step 4"
+        )
     for key in ("patch_size", "overlap_size"):
         size = config[key]
         if len(size) != 3 or not all(isinstance(n, int) and n > 0 for n in size):
@@ -52,10 +57,25 @@ def sample_arrays(folder: Path, config: dict) -> tuple[dict[str, np.ndarray], in
     arrays = {"field": field.data * mask, "chi": sample.chi.data * mask, "mask": mask}
     names = extra_channels(config["inputs"])
     if names:
-        channels = make_channels(field.data, mask, sample.voxel_size, sample.b0_dir, names)
+        channels = input_channels(field.data, sample, names, config["firstFile"])
         arrays["extra"] = np.stack([channels[name] for name in names], -1)
     box = bounding_box(mask)
     return {k: crop_pad(x, box, config["patch_size"]) for k, x in arrays.items()}, sample.index
+
+
+def input_channels(field, sample, names, first_file) -> dict[str, np.ndarray]:
+    """Channels of a map by name, (X, Y, Z) [ppm]; one of them may be another network's map."""
+    geometry = (sample.mask, sample.voxel_size, sample.b0_dir)
+    if FIRST not in names:
+        return make_channels(field, *geometry, names)
+    import network_model.quiet  # noqa: F401  before Keras, which the other channels do not need
+
+    # isort: split
+    from network_model.inference import scan_channels
+    from network_model.subject import make_subject
+
+    spec = {"inputs": names, "first": {"file": first_file, "group": "/"}}
+    return scan_channels(spec, make_subject(field, *geometry))
 
 
 def choose_corners(mask, index: int, config: dict) -> np.ndarray:

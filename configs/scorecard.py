@@ -12,6 +12,7 @@ config = {
     "noise_ppm": 0.003,  # median noise of the simulated fields [ppm]
     "heads": [1000, 1001, 1002],  # seeds of step 0's heads; those below 1000 may be trained on
     "shape": (160, 192, 160),  # grid of the heads
+    "mirrors": True,  # "network": mean of the answers to the eight mirror images of a case
     "finetune": 10,  # iterations of "finetuned"
     "learning_rate": 1e-5,  # of them
     "seed": 7,  # of the noise

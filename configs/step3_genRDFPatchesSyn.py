@@ -12,6 +12,7 @@ config = {
     "patches_per_map": 0,  # random choice of so many patches per map; 0: all
     "min_brain": 0.0,  # least share of a patch inside the mask; 0: keep all
     "inputs": ["field", "mask"],  # channels of the network; more of them: channels.py
+    "firstFile": None,  # weights whose map is the channel "first": a second network corrects it
     "dtype": "float32",  # "float16" halves the file; its rounding is below 0.05 % of a value
     "seed": 0,  # of the random choice
 }

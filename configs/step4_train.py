@@ -12,10 +12,13 @@ config = {
     "architecture": "unet",  # or "nonlocal_gated": the cited paper's (arXiv 1904.05493)
     "inputs": ["field", "mask"],  # channels; those beyond field and mask must be in the patch file
     "residual": None,  # input channel that the output is a correction to, e.g. "tv"
+    "firstFile": None,  # weights whose map is the channel "first"; kept in the new weights
     "filters": 24,  # of the first level, doubled at each further one
     "depth": 5,  # levels
     "convs_per_level": 1,  # convolutions per level, down and up
+    "shuffle": 1,  # 2: work on half the grid, blocks of 2³ voxels as channels
     "norm": "domain",  # one batch norm per domain; or "batch", "group", "instance", "none"
+    "negative_slope": 0.0,  # of the ReLU; above 0 no feature can die
     "use_bias": True,  # False with norm="none": the network scales with its input
     # Target domain: the field of a real scan, never its χ
     "fieldFile": None,  # local field, NIfTI; None: train on the source domain alone
@@ -32,6 +35,7 @@ config = {
     "source_loss": "l1",  # mean |χ_S − label|; "l1_rms" adds the root mean square of a patch
     "source_balance": False,  # weigh a patch by 1/error of its residual channel: all noises alike
     "source_weight": 1.0,  # of the source loss
+    "xsim_weight": 0.0,  # of 1 − XSIM of the source: local structure
     "data_weight": 20.0,  # of the target's data consistency
     "tv_weight": 0.05,  # of the target's total variation
     # Training

@@ -12,6 +12,7 @@ config = {
     "echo": None,  # of a 4-D magnitude, from 0; None: the second, as in the 2020 release
     "b0_dir": None,  # direction of B0 in voxel axes of the file; None: JSON sidecar, else affine
     "memory_gb": 8.0,  # tiles where the whole box needs more [GiB]
+    "mirrors": True,  # mean of the answers to the scan's eight mirror images
     "align": "auto",  # resample and turn to B0 ∥ z: "on", "off", "auto" (plain networks)
     "align_voxel_mm": 1.0,  # voxel edge that plain networks are trained at [mm]
     "reference": "none",  # subtract the mean of the "brain" or of a mask file; "none"

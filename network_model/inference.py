@@ -6,15 +6,17 @@ with squared sines that sum to one, what is nearer to a border is thrown away. N
 or attention look at the whole grid ("group", "instance", "nonlocal_gated") see each tile's instead.
 """
 
+import functools
 import itertools
 import math
 
 import keras
 import numpy as np
 
+from network_model.refine import data_step
 from network_model.scaling import CHI_SCALE, network_input
-from network_model.unet import grid_multiple
-from training_data.channels import make_channels
+from network_model.unet import grid_multiple, load_network
+from training_data.channels import FIRST, make_channels
 from training_data.volume import bounding_box, crop_pad, padded_shape, uncrop
 
 MAX_OVERLAP = 96  # voxels: the effective receptive field is far smaller than the theoretical one
@@ -28,7 +30,15 @@ VOLUME_COPIES = 24  # float32 copies of the whole volume that the input channels
 GIB = 1024**3
 
 
-def predict(model: keras.Model, spec: dict, subject, memory_gb: float | None = None) -> np.ndarray:
+def predict(
+    model: keras.Model,
+    spec: dict,
+    subject,
+    memory_gb: float | None = None,
+    *,
+    mirrors: bool = False,
+    channels: dict | None = None,
+) -> np.ndarray:
     """Susceptibility of a scan by one network.
 
     Args:
@@ -37,6 +47,9 @@ def predict(model: keras.Model, spec: dict, subject, memory_gb: float | None = N
         subject: anything with field (X, Y, Z) [ppm], mask, voxel_size [mm] and b0_dir.
         memory_gb: memory to stay below [GiB]; tiles are used where the whole box needs more.
             None: no limit.
+        mirrors: mean of the network's answers to all eight mirror images of the scan, whose errors
+            differ; for networks trained on mirror images (`augment`).
+        channels: of the scan, where they are known already (`scan_channels`).
 
     Returns:
         χ, (X, Y, Z) float32 [ppm], zero outside the mask. Any size; nothing is cut off.
@@ -44,37 +57,74 @@ def predict(model: keras.Model, spec: dict, subject, memory_gb: float | None = N
     Raises:
         ValueError: not even the smallest tile fits into the memory.
     """
-    x, mask, box = network_volume(spec, subject)
+    x, mask, box = network_volume(spec, subject, memory_gb, channels)
     tile = tile_shape(spec, mask.shape, memory_gb, _overhead(subject.mask.size))
     if keras.backend.backend() == "tensorflow":
         model.jit_compile = False  # XLA compiles minutes for a shape that is seen once
-    chi = _whole(model, x, mask) if tile == mask.shape else _tiled(model, spec, x, mask, tile)
+    chi = np.zeros(mask.shape, np.float32)
+    flips = list(itertools.product((False, True), repeat=3)) if mirrors else [(False,) * 3]
+    for flip in flips:
+        axes = tuple(np.flatnonzero(flip))
+        volumes = [np.ascontiguousarray(np.flip(v, axes)) for v in (x, mask)]
+        chi += np.flip(_one_pass(model, spec, *volumes, tile), axes) / np.float32(len(flips))
     return uncrop(chi / np.float32(CHI_SCALE), box, subject.mask.shape) * subject.mask
 
 
-def network_volume(spec: dict, subject):
+def scan_channels(spec: dict, subject, memory_gb: float | None = None) -> dict[str, np.ndarray]:
+    """All input channels of a network for a scan, name → (X, Y, Z) float32 [ppm].
+
+    "first" is the map of the network that is kept in this network's file, after a step towards the
+    data (`data_step`): the second network corrects the first as far as physics leaves it wrong.
+    """
+    names = [name for name in spec["inputs"] if name != FIRST]
+    model = None
+    if FIRST in spec["inputs"]:
+        where = spec["first"]
+        model, first = load_first(where["file"], where["group"])
+        names += [name for name in first["inputs"] if name not in (*names, FIRST)]
+    geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
+    channels = make_channels(subject.field, *geometry, names)
+    if model:
+        inner = channels if FIRST not in first["inputs"] else None
+        chi = predict(model, first, subject, memory_gb, channels=inner)
+        channels[FIRST] = data_step(chi, subject.field, *geometry)
+    return channels
+
+
+@functools.lru_cache(maxsize=2)
+def load_first(file: str, group: str):
+    """The network of a file's group that makes the channel "first", and its specification."""
+    return load_network(file, group=group)
+
+
+def network_volume(spec: dict, subject, memory_gb: float | None = None, channels=None):
     """A scan's channels cut to the mask's box and padded to the network's multiple.
 
     Returns:
         input (X, Y, Z, C) and mask (X, Y, Z) float32 in network units, and the box they are from.
     """
-    geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
-    channels = make_channels(*geometry, spec["inputs"])
+    if channels is None:
+        channels = scan_channels(spec, subject, memory_gb)
     box = bounding_box(subject.mask)
     shape = padded_shape([s.stop - s.start for s in box], grid_multiple(spec))
-    x = network_input({n: crop_pad(c, box, shape) for n, c in channels.items()}, spec["inputs"])
+    x = {name: crop_pad(channels[name], box, shape) for name in spec["inputs"]}
+    x = network_input(x, spec["inputs"])
     return x, crop_pad(subject.mask.astype(np.float32), box, shape), box
 
 
 def receptive_radius(spec: dict) -> int:
     """Voxels that an output voxel sees to each side."""
     depth, convs = spec["depth"], spec["convs_per_level"]
-    return convs * (2**depth - 1 + 2 ** (depth - 1) - 1) + 1 + 2 ** (depth - 1) - 1
+    radius = convs * (2**depth - 1 + 2 ** (depth - 1) - 1) + 1 + 2 ** (depth - 1) - 1
+    return spec["shuffle"] * radius + spec["shuffle"] - 1
 
 
 def memory_estimate(spec: dict, shape, copies: int = FORWARD_COPIES) -> float:
     """Memory of a forward pass, or of a step with `TRAINING_COPIES`, over a grid [GiB]."""
-    return math.prod(shape) * spec["filters"] * copies * BYTES_PER_VALUE / GIB
+    features = spec["filters"] / spec["shuffle"] ** 3
+    if spec["shuffle"] > 1:
+        features += len(spec["inputs"])  # regrouped, they are as large as features
+    return math.prod(shape) * features * copies * BYTES_PER_VALUE / GIB
 
 
 def check_training_memory(spec: dict, subject, memory_gb: float | None) -> None:
@@ -129,6 +179,13 @@ def _overlap(spec: dict) -> int:
 def _overhead(voxels: int) -> float:
     """Memory that does not depend on tiles: libraries and whole volumes [GiB]."""
     return BASE_GB + VOLUME_COPIES * BYTES_PER_VALUE * voxels / GIB
+
+
+def _one_pass(model, spec, x, mask, tile) -> np.ndarray:
+    """Output (X, Y, Z) of the network for one orientation, whole or in tiles."""
+    if tile == mask.shape:
+        return _whole(model, x, mask)
+    return _tiled(model, spec, x, mask, tile)
 
 
 def _whole(model, x, mask) -> np.ndarray:

@@ -66,6 +66,52 @@ class CalFMLayer(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("qsminvnet")
+class SpaceToDepth(keras.layers.Layer):
+    """Blocks of r³ voxels as channels: (batch, X, Y, Z, C) to (batch, X/r, Y/r, Z/r, r³·C).
+
+    Convolutions then see r times as far at an r³-th of the cost; the way back is `DepthToSpace`.
+    Shi 2016, arXiv 1609.05158; for restoration Zhang 2018 (FFDNet), arXiv 1710.04026.
+    """
+
+    def __init__(self, factor: int, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = int(factor)
+
+    def call(self, x):
+        """Blocks of (batch, X, Y, Z, C) as channels; X, Y and Z are multiples of the factor."""
+        r, (_, *size, channels) = self.factor, ops.shape(x)
+        a, b, c = (n // r for n in size)
+        x = ops.reshape(x, (-1, a, r, b, r, c, r, channels))
+        x = ops.transpose(x, (0, 1, 3, 5, 2, 4, 6, 7))
+        return ops.reshape(x, (-1, a, b, c, r**3 * channels))
+
+    def compute_output_shape(self, input_shape):
+        batch, *size, channels = input_shape
+        size = [n and n // self.factor for n in size]
+        return (batch, *size, channels * self.factor**3)
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
+
+
+@keras.saving.register_keras_serializable("qsminvnet")
+class DepthToSpace(SpaceToDepth):
+    """Channels as blocks of r³ voxels: the inverse of `SpaceToDepth`."""
+
+    def call(self, x):
+        """Channels of (batch, X, Y, Z, r³·C) as voxels, (batch, r·X, r·Y, r·Z, C)."""
+        r, (_, a, b, c, depth) = self.factor, ops.shape(x)
+        x = ops.reshape(x, (-1, a, b, c, r, r, r, depth // r**3))
+        x = ops.transpose(x, (0, 1, 4, 2, 5, 3, 6, 7))
+        return ops.reshape(x, (-1, r * a, r * b, r * c, depth // r**3))
+
+    def compute_output_shape(self, input_shape):
+        batch, *size, depth = input_shape
+        size = [n and n * self.factor for n in size]
+        return (batch, *size, depth // self.factor**3)
+
+
+@keras.saving.register_keras_serializable("qsminvnet")
 class NonLocal(keras.layers.Layer):
     """Non-local block: self-attention over all positions, added to its input.
 

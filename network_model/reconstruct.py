@@ -75,7 +75,7 @@ def make_options(args: argparse.Namespace, config: dict) -> Options:
     """
     if config["finetune"] < 0:
         raise ValueError(f"finetune {config['finetune']}: expected a whole number of at least 0")
-    keys = ("memory_gb", "align", "align_voxel_mm", "reference", "finetune", "refine")
+    keys = ("memory_gb", "align", "align_voxel_mm", "reference", "finetune", "refine", "mirrors")
     return Options(
         args.field, args.mask, args.output, config["weightsFile"], args.magnitude,
         Scan.from_config(config), tuning={k: config[k] for k in TUNING_KEYS},

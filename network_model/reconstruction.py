@@ -31,6 +31,7 @@ class Options:
         field_file, mask_file, magnitude_file, output: NIfTI files; the magnitude may be None.
         weights_file: network.
         scan: unit, B0, TE, sign, echo and B0 direction.
+        mirrors: whether the network's map is the mean over the scan's eight mirror images.
         memory_gb: tiles where a forward pass needs more [GiB]; None: no limit.
         align, align_voxel_mm: see `align.needs_alignment`.
         reference: "none", "brain" or a mask file whose mean is subtracted.
@@ -46,6 +47,7 @@ class Options:
     weights_file: str
     magnitude_file: str | None = None
     scan: Scan = Scan()  # noqa: RUF009, frozen
+    mirrors: bool = True
     memory_gb: float | None = None
     align: str = "auto"
     align_voxel_mm: float = 1.0
@@ -191,10 +193,11 @@ def _invert(options: Options, subject: Subject, log, label: str):
         log(f"resampled to {options.align_voxel_mm} mm with B0 along z for the network")
     scan, back = (turn.subject, turn.back) if turn else (subject, lambda x: x)
     log(f"network of {model.count_params():,} parameters, inputs {', '.join(spec['inputs'])}")
-    chi = chi_network = back(predict(model, spec, scan, options.memory_gb))
+    chi = predict(model, spec, scan, options.memory_gb, mirrors=options.mirrors)
+    chi = chi_network = back(chi)
     aligned = {"align_voxel_mm": options.align_voxel_mm} if turn else {}
     steps = [{"step": "network", "architecture": spec["architecture"], "inputs": spec["inputs"]}]
-    steps[0] |= aligned
+    steps[0] |= aligned | {"mirrors": options.mirrors}
     if options.finetune:
         check_training_memory(spec, scan, options.memory_gb)
         tuning = Tuning(**options.tuning)

@@ -15,14 +15,12 @@ The same numbers for all scans; nothing is fitted to a truth.
 import numpy as np
 
 from training_data.inversion import noise_weight, tv_admm, wiener
-from training_data.noise import error_and_signal, estimate_noise
+from training_data.noise import estimate_noise, structured_noise
 
 # Ratio of error to signal at low |k| where the share of structured error begins and is complete:
 # simulated fields with white noise have 0.004 to 0.006, measured or disturbed ones 0.02 to 0.1.
 STRUCTURED = (0.008, 0.04)
-LOW = 0.08  # what counts as low |k| [1/mm]
 NEXT_TO_NOTHING = 1e-3
-WHITE_SHELLS = 2  # the highest ones, taken for white noise
 
 
 def refine(
@@ -79,8 +77,7 @@ def refine(
         chi += shares[0] * tv_admm(*geometry, weight, magnitude=magnitude)
     if shares[1]:
         chi += shares[1] * wiener(*geometry)
-    if prior_error * (1 - structured) > NEXT_TO_NOTHING:
-        chi = wiener(*geometry, prior=chi, prior_error=prior_error * (1 - structured))
+    chi = data_step(chi, *geometry, prior_error=prior_error, structured=structured)
     if iterations:
         chi = tv_admm(
             *geometry, weight_share * weight, magnitude=magnitude, nonlinear=nonlinear,
@@ -89,20 +86,39 @@ def refine(
     return chi.astype(np.float32)
 
 
+def data_step(
+    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, prior_error=0.05, structured=None
+) -> np.ndarray:
+    """What a map leaves unexplained of the field, put back by a Wiener filter.
+
+    Args:
+        chi: map to start from, (X, Y, Z) [ppm].
+        field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
+        voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
+        prior_error: power of the map's error over that of χ where all errors are white.
+        structured: `structured_share` of the field where it is known already.
+
+    Returns:
+        χ, (X, Y, Z) float32 [ppm]; the map itself where the field's errors are all structured.
+    """
+    geometry = (field, mask, voxel_size, b0_dir)
+    if structured is None:
+        structured = structured_share(*geometry)
+    prior_error *= 1 - structured
+    if prior_error <= NEXT_TO_NOTHING:
+        return chi
+    return wiener(*geometry, prior=chi, prior_error=prior_error)
+
+
 def structured_share(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> float:
     """How far the errors of a field are structured: 0 for white noise, 1 for a measured field.
 
-    White noise is weak where a brain's field is strong, at low |k|; errors of the dipole model,
-    such as anisotropy and remnants of the background field, have the spectrum of the field itself.
+    From the errors at low |k| (`structured_noise`).
 
     Args:
         field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
         voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
     """
-    k, errors, signal = error_and_signal(field, mask, voxel_size, b0_dir)
-    if not (k < LOW).any():
-        return 0.0
-    white = errors[-WHITE_SHELLS:].mean()
-    ratio = max(float(np.median((errors - white)[k < LOW] / signal[k < LOW])), 1e-9)
+    _, ratio = structured_noise(field, mask, voxel_size, b0_dir)
     low, high = np.log(STRUCTURED)
-    return float(np.clip((np.log(ratio) - low) / (high - low), 0, 1))
+    return float(np.clip((np.log(max(ratio, 1e-9)) - low) / (high - low), 0, 1))

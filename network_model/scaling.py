@@ -12,10 +12,12 @@ CHANNEL_SCALE = {
     "field": FIELD_SCALE,
     "mask": 1.0,
     "noise": FIELD_SCALE,
+    "structured": FIELD_SCALE / 20,  # twenty times the white noise in a measured field
     "tikhonov": CHI_SCALE,
     "tikhonov_strong": CHI_SCALE,
     "wiener": CHI_SCALE,
     "tv": CHI_SCALE,
+    "first": CHI_SCALE,
 }
 
 

@@ -54,7 +54,7 @@ def reconstruct_case(method: str, subject, network, config: dict, before: dict) 
         return refine_image(before["network"], subject)
     model, spec = network()
     if method == "network":
-        return predict(model, spec, subject)
+        return predict(model, spec, subject, mirrors=config["mirrors"])
     tuner = FineTuner(model, spec, subject, Tuning(learning_rate=config["learning_rate"]))
     tuner.run(config["finetune"])
     return tuner.chi()

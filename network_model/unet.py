@@ -16,17 +16,19 @@ import keras
 import numpy as np
 from keras import layers
 
-from network_model.layers import NonLocal
-from training_data.channels import check_inputs
+from network_model.layers import DepthToSpace, NonLocal, SpaceToDepth
+from training_data.channels import FIRST, UNSIGNED, check_inputs
 
 SPEC = {
     "architecture": "unet",  # or "nonlocal_gated": arXiv 1904.05493
     "inputs": ["field", "mask"],
     "residual": None,  # input channel that the output is a correction to, e.g. "tv"
     "filters": 24,  # of the first level; doubled at each further one
-    "depth": 5,  # levels; the grid must be a multiple of 2^(depth−1)
+    "depth": 5,  # levels; the grid must be a multiple of shuffle·2^(depth−1)
     "convs_per_level": 1,
+    "shuffle": 1,  # 2: work on half the grid, blocks of 2³ voxels as channels
     "norm": "domain",  # "domain", "batch" (shared), "group", "instance", "none"
+    "negative_slope": 0.0,  # of the ReLU: above 0 no feature can die
     "use_bias": True,  # without bias and norm the network is homogeneous: f(a·x) = a·f(x)
 }
 ARCHITECTURES = ("unet", "nonlocal_gated")
@@ -41,19 +43,27 @@ def make_spec(config: dict) -> dict:
     """
     spec = {key: config.get(key, default) for key, default in SPEC.items()}
     check_inputs(spec["inputs"])
+    if FIRST in spec["inputs"]:
+        file = config.get("firstFile")
+        if not file:
+            raise ValueError(f"input {FIRST!r}: set firstFile to the weights that make it")
+        spec["first"] = {"file": str(file), "group": config.get("firstGroup", "/")}
     for key, choices in (("architecture", ARCHITECTURES), ("norm", NORMS)):
         if spec[key] not in choices:
             raise ValueError(f"{key} {spec[key]!r}: expected one of {', '.join(choices)}")
-    if spec["residual"] not in (None, *spec["inputs"]) or spec["residual"] in ("mask", "noise"):
+    if spec["residual"] not in (None, *spec["inputs"]) or spec["residual"] in UNSIGNED:
         raise ValueError(f"residual {spec['residual']!r}: expected None or an inversion in inputs")
-    if min(spec["filters"], spec["depth"], spec["convs_per_level"]) < 1:
-        raise ValueError("filters, depth and convs_per_level: expected whole numbers of at least 1")
+    if not 0 <= spec["negative_slope"] < 1:
+        raise ValueError(f"negative_slope {spec['negative_slope']}: expected 0 <= slope < 1")
+    counts = ("filters", "depth", "convs_per_level", "shuffle")
+    if min(spec[key] for key in counts) < 1:
+        raise ValueError(f"{', '.join(counts)}: expected whole numbers of at least 1")
     return spec
 
 
 def grid_multiple(spec: dict) -> int:
     """Number that every axis of the network's grid must be a multiple of."""
-    return 2 ** (spec["depth"] - 1)
+    return spec["shuffle"] * 2 ** (spec["depth"] - 1)
 
 
 def build_unet(spec: dict, domains=("source", "target")) -> keras.Model:
@@ -72,7 +82,9 @@ def build_unet(spec: dict, domains=("source", "target")) -> keras.Model:
     x = {d: layers.Input((*grid, len(spec["inputs"])), name=f"{d}_x") for d in domains}
     mask = {d: layers.Input((*grid, 1), name=f"{d}_mask") for d in domains}
     level, depth = _Level(spec, domains), spec["depth"]
-    features, skips = x, []
+    features, skips, shuffle = x, [], spec["shuffle"]
+    if shuffle > 1:
+        features = _each(SpaceToDepth(shuffle), features)
     for d in range(depth):
         features = level(features, f"down{d}", spec["filters"] * 2**d)
         if d < depth - 1:
@@ -86,10 +98,12 @@ def build_unet(spec: dict, domains=("source", "target")) -> keras.Model:
         features = {name: join([features[name], skips[d][name]]) for name in domains}
         features = level(features, f"up{d}", spec["filters"] * 2**d)
     last = layers.Conv3D(
-        1, 3, padding="same", use_bias=spec["use_bias"], name="last", dtype="float32",
+        shuffle**3, 3, padding="same", use_bias=spec["use_bias"], name="last", dtype="float32",
         kernel_initializer="zeros" if spec["residual"] else "glorot_uniform",
     )  # fmt: skip
-    chi = {name: last(f) for name, f in features.items()}
+    chi = _each(last, features)
+    if shuffle > 1:
+        chi = _each(DepthToSpace(shuffle, dtype="float32"), chi)
     if spec["residual"]:
         at = spec["inputs"].index(spec["residual"])
         # In float32: half precision would round what the correction is added to.
@@ -120,7 +134,8 @@ class _Level:
         make = {"kernel_size": 3, "padding": "same", "use_bias": self.spec["use_bias"],
                 "kernel_initializer": "he_uniform"}  # fmt: skip
         convolved = _each(layers.Conv3D(filters, name=f"{name}_conv", **make), features)
-        out = _each(layers.ReLU(), self._normalize(convolved, name, filters))
+        relu = layers.ReLU(negative_slope=self.spec["negative_slope"])
+        out = _each(relu, self._normalize(convolved, name, filters))
         if self.spec["architecture"] == "nonlocal_gated":
             gate = layers.Conv3D(filters, name=f"{name}_gate", activation="sigmoid", **make)
             out = {n: layers.Multiply()([out[n], gate(features[n])]) for n in out}
@@ -155,15 +170,27 @@ def save_network(model: keras.Model, spec: dict, path, notes: dict | None = None
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     with h5py.File(temporary, "w") as file:
-        file.attrs["spec"] = json.dumps(spec)
+        file.attrs["spec"] = json.dumps({key: spec[key] for key in SPEC})
+        if first := spec.get("first"):
+            _copy_network(first, file.create_group(FIRST))
         file.attrs["notes"] = json.dumps(notes or {}, default=list)
         for name, variable in _variables(model).items():
             file[name] = keras.ops.convert_to_numpy(variable).astype(dtype)
     os.replace(temporary, path)
 
 
-def read_spec(path) -> dict:
-    """Specification of the network in a file.
+def _copy_network(where: dict, group) -> None:
+    """Copy a network, of a file and a group of it, into another file's group."""
+    read_spec(where["file"], where["group"])
+    with h5py.File(where["file"]) as file:
+        stored = file[where["group"]]
+        group.attrs.update(stored.attrs)
+        for name in stored:
+            stored.copy(name, group)
+
+
+def read_spec(path, group: str = "/") -> dict:
+    """Specification of the network in a file, or in a group of it.
 
     Raises:
         ValueError: the file is missing, not HDF5, or not a network of this project.
@@ -172,13 +199,15 @@ def read_spec(path) -> dict:
         raise ValueError(f"{path}: no such weights; run step 4 first, or name a weights file")
     try:
         with h5py.File(path) as file:
-            return make_spec(json.loads(file.attrs["spec"]))
+            spec = json.loads(file[group].attrs["spec"])
+        inside = f"{group.rstrip('/')}/{FIRST}"
+        return make_spec({**spec, "firstFile": str(path), "firstGroup": inside})
     except (OSError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not a weights file of this project ({error})") from error
 
 
-def load_network(path, domains=("target",)) -> tuple[keras.Model, dict]:
-    """Build the network that a file describes and fill in its variables.
+def load_network(path, domains=("target",), group: str = "/") -> tuple[keras.Model, dict]:
+    """Build the network that a file, or a group of it, describes and fill in its variables.
 
     A domain that the file lacks takes the source domain's batch norm.
 
@@ -188,15 +217,16 @@ def load_network(path, domains=("target",)) -> tuple[keras.Model, dict]:
     Raises:
         ValueError: as `read_spec`; variables missing or of another shape.
     """
-    spec = read_spec(path)
+    spec = read_spec(path, group)
     model = build_unet(spec, domains)
-    fill_network(model, path)
+    fill_network(model, path, group)
     return model, spec
 
 
-def fill_network(model: keras.Model, path) -> None:
+def fill_network(model: keras.Model, path, group: str = "/") -> None:
     """Set a model's variables from a network's file; raises a ValueError where they do not fit."""
-    with h5py.File(path) as file:
+    with h5py.File(path) as whole:
+        file = whole[group]
         for name, variable in _variables(model).items():
             stored = name if name in file else name.replace("_norm_target/", "_norm_source/")
             if stored not in file or file[stored].shape != tuple(variable.shape):
@@ -223,18 +253,19 @@ def warm_start(model: keras.Model, spec: dict, path) -> None:
         ValueError: as `read_spec`; a network that this one cannot have grown from.
     """
     small = read_spec(path)
-    if small == spec:
+    if all(small[key] == spec[key] for key in SPEC):
         fill_network(model, path)
         return
-    same = ("architecture", "residual", "filters", "depth", "norm", "use_bias")
+    same = ("architecture", "residual", "filters", "depth", "shuffle", "norm", "use_bias",
+            "negative_slope")  # fmt: skip
     other = [key for key in same if small[key] != spec[key]]
     missing = [name for name in small["inputs"] if name not in spec["inputs"]]
     deeper = spec["convs_per_level"] - small["convs_per_level"]
-    deepens = deeper > 0 and (spec["architecture"] != "unet" or spec["norm"] != "none")
-    if other or missing or deeper < 0 or deepens:
+    plain = spec["architecture"] == "unet" and spec["norm"] == "none" and not spec["negative_slope"]
+    if other or missing or deeper < 0 or (deeper and not plain):
         raise ValueError(
-            f"{path}: weights of another architecture: only inputs and, for a U-Net without norm, "
-            f"convs_per_level may grow; found {small}"
+            f"{path}: weights of another architecture: only inputs and, for a ReLU U-Net without "
+            f"norm, convs_per_level may grow; found {small}"
         )
     at = [spec["inputs"].index(name) for name in small["inputs"]]
     with h5py.File(path) as file:

@@ -157,7 +157,7 @@ def test_crops_of_the_target(rule):
     field = rng.standard_normal(mask.shape).astype(np.float32)
     magnitude = rng.uniform(1, 2, mask.shape)
     subject = make_subject(field, mask, (1, 1.2, 0.8), (0.1, 0.2, 1), magnitude)
-    crops = TargetCrops(subject, ["field", "mask"], (8, 12, 10), rule)
+    crops = TargetCrops(subject, {"inputs": ["field", "mask"]}, (8, 12, 10), rule)
     box = np.pad(subject.field[3:17, 5:13, 2:27], ((0, 0), (2, 2), (0, 0)))  # y is too short
     starts = set()
     for _ in range(30):
@@ -180,7 +180,7 @@ def test_crops_of_the_target(rule):
         assert {i for i, _ in starts} == {3}
     assert len({k for _, k in starts}) > 5
     with pytest.raises(ValueError, match="target_crop"):
-        TargetCrops(subject, ["field", "mask"], (8, 12, 10), "centre")
+        TargetCrops(subject, {"inputs": ["field", "mask"]}, (8, 12, 10), "centre")
 
 
 def test_bad_patch_files(tmp_path, data):

@@ -7,9 +7,13 @@ with the true kernel on the true grid, carries it in, and with it voxel size and
 import numpy as np
 
 from training_data.inversion import noise_weight, tikhonov, tv_admm, wiener
-from training_data.noise import estimate_noise
+from training_data.noise import estimate_noise, structured_noise
 
-CHANNELS = ("field", "mask", "noise", "tikhonov", "tikhonov_strong", "wiener", "tv")
+CHANNELS = (
+    "field", "mask", "noise", "structured", "tikhonov", "tikhonov_strong", "wiener", "tv",
+)  # fmt: skip
+FIRST = "first"  # χ of another network, see network_model/inference.py
+UNSIGNED = ("mask", "noise", "structured")  # the same for the opposite field
 TIKHONOV_WEIGHT = 0.01  # dimensionless, on D²: nearly the raw inverse, all of the data
 TIKHONOV_STRONG_WEIGHT = 0.1  # dimensionless, on D²
 TV_ITERATIONS = 25
@@ -17,9 +21,10 @@ TV_ITERATIONS = 25
 
 def check_inputs(inputs) -> None:
     """Raise a ValueError for an empty list of channels or an unknown one."""
-    unknown = [name for name in inputs if name not in CHANNELS]
+    known = (*CHANNELS, FIRST)
+    unknown = [name for name in inputs if name not in known]
     if unknown or not inputs:
-        raise ValueError(f"inputs {list(inputs)}: expected a choice of {', '.join(CHANNELS)}")
+        raise ValueError(f"inputs {list(inputs)}: expected a choice of {', '.join(known)}")
 
 
 def extra_channels(inputs) -> list[str]:
@@ -41,9 +46,11 @@ def make_channels(field, mask, voxel_size, b0_dir, inputs) -> dict[str, np.ndarr
         name → (X, Y, Z) float32, zero outside the mask: fields, noise and susceptibilities in ppm.
 
     Raises:
-        ValueError: unknown channel.
+        ValueError: unknown channel, or one that only a network can make.
     """
     check_inputs(inputs)
+    if FIRST in inputs:
+        raise ValueError(f"input {FIRST!r}: made by a network; set firstFile to its weights")
     field = np.where(mask, field, 0).astype(np.float32)
     geometry = (field, mask, voxel_size, b0_dir)
     sigma = estimate_noise(*geometry) if {"noise", "tv"} & set(inputs) else 0.0
@@ -51,6 +58,7 @@ def make_channels(field, mask, voxel_size, b0_dir, inputs) -> dict[str, np.ndarr
         "field": lambda: field,
         "mask": lambda: mask.astype(np.float32),
         "noise": lambda: mask * np.float32(sigma),
+        "structured": lambda: mask * np.float32(structured_noise(*geometry)[0]),
         "tikhonov": lambda: tikhonov(*geometry, weight=TIKHONOV_WEIGHT),
         "tikhonov_strong": lambda: tikhonov(*geometry, weight=TIKHONOV_STRONG_WEIGHT),
         "wiener": lambda: wiener(*geometry),

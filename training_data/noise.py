@@ -3,9 +3,9 @@
 Errors are drawn in ppm on the field's grid. White noise follows the magnitude (its standard
 deviation is 1/magnitude: the phase noise of a complex signal, Gudbjartsson & Patz 1995,
 doi:10.1002/mrm.1910340618). Structured errors are those of a scalar dipole model: microstructure
-shifts that stay local (He & Yablonskiy 2009, doi:10.1073/pnas.0904899106), off-diagonal terms of
-the susceptibility tensor (Liu 2010, doi:10.1002/mrm.22482) and residual background field, which is
-harmonic inside the brain.
+shifts that stay local (He & Yablonskiy 2009, doi:10.1073/pnas.0904899106), the susceptibility
+tensor's part along B0 that differs from its mean and its off-diagonal elements (Liu 2010,
+doi:10.1002/mrm.22482), and residual background field, which is harmonic inside the brain.
 """
 
 import numpy as np
@@ -16,9 +16,11 @@ from training_data.dipole import convolve, dipole_kernel, forward_field
 from training_data.volume import bounding_box, crop_pad, next_fast_shape, uncrop
 
 CONE = 0.06  # |D| below this: the dipole passes next to nothing, what is measured there is error
-# Shells of |k| of `error_and_signal`, from this frequency [1/mm] to the grid's highest.
+# Shells of |k| of `error_and_signal`, from this frequency [1/mm] to the shortest edge's highest.
 LOWEST_SHELL = 0.02
 SHELLS = 12
+LOW = 0.08  # what counts as low |k| [1/mm]
+WHITE_SHELLS = 2  # the highest ones, taken for white noise
 LEAST_SIGNAL = 0.02  # share of a shell's power that is taken for signal in any case
 
 
@@ -49,12 +51,12 @@ def add_complex_noise(field, mask, magnitude, sigma_ppm: float, rng):
     return out
 
 
-def add_model_errors(field, chi, mask, voxel_size, rng, level: float = 1.0):
+def add_model_errors(field, chi, mask, voxel_size, rng, level: float = 1.0, b0_dir=(0.0, 0.0, 1.0)):
     """Add errors that no scalar dipole explains, at a random strength up to `level`.
 
     Args:
         field: (X, Y, Z) [ppm]; chi: the map that made it [ppm]; mask: (X, Y, Z) bool.
-        voxel_size: 3 floats [mm].
+        voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
         rng: numpy Generator.
         level: largest standard deviation of the errors over that of the field. A measured head
             against its COSMOS map shows about 0.7.
@@ -68,12 +70,13 @@ def add_model_errors(field, chi, mask, voxel_size, rng, level: float = 1.0):
     field, chi, mask = (crop_pad(x, box, shape) for x in (field, chi, mask))
     errors = (
         _local_shift(chi, mask, rng),
-        _tensor_field(chi, mask, voxel_size, rng),
+        _tensor_field(chi, mask, voxel_size, b0_dir, rng),
         _background_remnant(mask, voxel_size, rng),
         _colored(mask, rng),
+        _apparent_field(chi, mask, voxel_size, b0_dir, rng),
     )
     total = np.zeros(shape, np.float32)
-    for error, share in zip(errors, (1.0, 1.0, 0.5, 0.7), strict=True):
+    for error, share in zip(errors, (1.0, 1.0, 0.5, 0.7, 0.7), strict=True):
         scale = float(error[mask].std())
         if scale > 0:
             total += (share * rng.uniform(0, 1) / scale) * np.where(mask, error, 0)
@@ -122,7 +125,7 @@ def error_and_signal(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)):
         voxel [ppm²], both positive. All are empty for a field of zeros, or a grid too small.
     """
     power, radius, kernel = _power(field, mask, voxel_size, b0_dir)
-    edges = np.geomspace(LOWEST_SHELL, 0.5 / max(voxel_size), SHELLS + 1)
+    edges = np.geomspace(LOWEST_SHELL, 0.5 / min(voxel_size), SHELLS + 1)
     shell, near = np.digitize(radius, edges), np.abs(kernel) < CONE
     rows = []
     for i in range(1, SHELLS + 1):
@@ -133,6 +136,28 @@ def error_and_signal(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)):
         signal = max(total - errors, LEAST_SIGNAL * total) / np.mean(kernel[off] ** 2)
         rows.append((np.sqrt(edges[i - 1] * edges[i]), errors, signal))
     return np.asarray(rows, np.float64).reshape(-1, 3).T
+
+
+def structured_noise(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> tuple[float, float]:
+    """Errors of a field at low |k| beyond its white noise: size, and power over that of χ.
+
+    White noise is weak where a brain's field is strong, at low |k|; errors of the dipole model,
+    such as anisotropy and remnants of the background field, have the spectrum of the field itself.
+
+    Args:
+        field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
+        voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
+
+    Returns:
+        standard deviation of the white noise that has so much power at low |k| [ppm]; and the
+        power of the errors there over that of χ. Both 0 where there is no such shell.
+    """
+    k, errors, signal = error_and_signal(field, mask, voxel_size, b0_dir)
+    low = k < LOW
+    if not low.any():
+        return 0.0, 0.0
+    excess = np.maximum(errors[low] - errors[-WHITE_SHELLS:].mean(), 0)
+    return float(np.sqrt(np.median(excess))), float(np.median(excess / signal[low]))
 
 
 def _power(field, mask, voxel_size, b0_dir):
@@ -175,19 +200,31 @@ def _local_shift(chi, mask, rng):
     return wave * (1 + 0.7 * smooth_noise(mask.shape, rng, rng.uniform(6, 16)))
 
 
-def _tensor_field(chi, mask, voxel_size, rng):
+def _tensor_field(chi, mask, voxel_size, b0_dir, rng):
     """Field of off-diagonal tensor elements: −k_z(k_x χ13 + k_y χ23)/|k|², as two tilted dipoles.
 
     D for B0 along (sin θ, 0, cos θ) minus D for (−sin θ, 0, cos θ) is −4 sin θ cos θ·k_x k_z/|k|².
     """
     out = np.zeros(mask.shape, np.float32)
-    for axis in range(2):
+    up = np.asarray(b0_dir, float) / np.linalg.norm(b0_dir)
+    first = np.cross(up, np.eye(3)[np.argmin(np.abs(up))])
+    for tilt in (first, np.cross(up, first)):
+        tilt = tilt / np.linalg.norm(tilt)
         tissue = (chi + 0.03 * smooth_noise(mask.shape, rng, rng.uniform(1, 3))) * mask
         source = tissue * smooth_noise(mask.shape, rng, rng.uniform(4, 10))
-        up, tilt = np.eye(3)[2], np.eye(3)[axis]
         plus = forward_field(source, voxel_size, up + tilt, pad=False)
         out += plus - forward_field(source, voxel_size, up - tilt, pad=False)
     return out
+
+
+def _apparent_field(chi, mask, voxel_size, b0_dir, rng):
+    """Field of what χ along B0 differs by from the mean of the tensor, fibre by fibre.
+
+    It is a dipole field like any other, and nothing on the cone gives it away.
+    """
+    source = _local_shift(chi, mask, rng) + 0.5 * smooth_noise(mask.shape, rng, rng.uniform(1, 4))
+    source = np.where(mask, source, 0).astype(np.float32)
+    return forward_field(source, voxel_size, b0_dir, pad=False)
 
 
 def _background_remnant(mask, voxel_size, rng):

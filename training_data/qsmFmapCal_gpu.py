@@ -63,7 +63,8 @@ def field_of_map(folder: Path, config: dict):
     field[box] = to_host(forward_field(source, voxel_size, sample.b0_dir, pad=config["pad"]))
     rng = np.random.default_rng([config["seed"], sample.index, 2])
     if config["model_errors"] and rng.random() < config["model_errors_chance"]:
-        field = add_model_errors(field, chi.data, mask, voxel_size, rng, config["model_errors"])
+        level, b0_dir = config["model_errors"], sample.b0_dir
+        field = add_model_errors(field, chi.data, mask, voxel_size, rng, level, b0_dir)
     if config["noise_ppm"]:
         low, high = np.log(config["noise_ppm"])
         # Signal falls where χ is high (T2* shortening) and drifts with the receive coils.

@@ -6,7 +6,8 @@ config = {
     "overlap_size": [24, 24, 24],
     "patches_per_map": 14,
     "min_brain": 0.25,
-    "inputs": ["field", "mask", "noise", "tikhonov", "wiener", "tv"],
+    "inputs": ["field", "mask", "noise", "structured", "tikhonov", "wiener", "tv", "first"],
+    "firstFile": "network_model/weights/first.h5",
     "dtype": "float16",
-    "seed": 31,
+    "seed": 47,
 }

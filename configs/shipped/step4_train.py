@@ -1,34 +1,33 @@
-"""Step 4 of the shipped network: homogeneous U-Net (no bias, no norm) that corrects a TV inversion.
+"""Step 4 of the shipped network: homogeneous U-Net (no bias, no norm) on half the grid.
 
-A network of one convolution a level first; then two a level, grown from it, because from scratch
-the deeper one died (docs/LESSONS.md):
-
-python network_model/train_model/train.py configs/shipped/step4_train.py convs_per_level=1 \\
-    dstFolder=runs/shipped/4_first
-python network_model/train_model/train.py configs/shipped/step4_train.py \\
-    warm_start_path=runs/shipped/4_first/weights.h5
+It corrects the map of a first network (`first.h5`), which corrected a total-variation inversion.
 """
 
 config = {
     "run": "shipped",
-    "seed": 31,
-    "inputs": ["field", "mask", "noise", "tikhonov", "wiener", "tv"],
-    "residual": "tv",
-    "filters": 16,
+    "seed": 47,
+    "inputs": ["field", "mask", "noise", "structured", "tikhonov", "wiener", "tv", "first"],
+    "firstFile": "network_model/weights/first.h5",
+    "residual": "first",
+    "filters": 32,
     "depth": 4,
     "convs_per_level": 2,
-    "mixed_precision": True,
+    "shuffle": 2,
     "norm": "none",
+    "negative_slope": 0.1,
     "use_bias": False,
+    "mixed_precision": True,
     "source_loss": "l1_rms",
     "source_balance": True,
+    "xsim_weight": 0.5,
     "learning_rate": 7e-4,
     "schedule": "linear",
+    "decay_share": 0.4,
     "clipnorm": 1.0,
     "batch_size": 2,
-    "steps_per_epoch": 200,
-    "validation_steps": 45,
-    "epochs": 30,
+    "steps_per_epoch": 500,
+    "validation_steps": 60,
+    "epochs": 60,
     "patience": 1000,
     "augment": True,
     "sign_chance": 0.3,

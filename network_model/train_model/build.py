@@ -4,7 +4,7 @@ import keras
 
 from network_model.callbacks import ExponentialSteps, LinearDecay
 from network_model.layers import CalFMLayer
-from network_model.losses import SOURCE_LOSSES, NDIErr, TotalVariation
+from network_model.losses import SOURCE_LOSSES, Dissimilarity, NDIErr, TotalVariation
 from network_model.train_model.datagenerator import PatchFile
 from network_model.unet import build_unet, warm_start
 
@@ -58,6 +58,9 @@ def compile_model(config: dict, spec: dict, patches: PatchFile, subject, steps: 
     losses = {"source_chi": SOURCE_LOSSES[config["source_loss"]]()}
     weights = {"source_chi": config["source_weight"]}
     outputs = dict(model.output)
+    if config["xsim_weight"]:
+        outputs["source_xsim"] = keras.layers.Identity(dtype="float32")(outputs["source_chi"])
+        losses["source_xsim"], weights["source_xsim"] = Dissimilarity(), config["xsim_weight"]
     if subject:
         physics = CalFMLayer(patches.shape, subject.voxel_size, subject.b0_dir, name="target_field")
         outputs["target_field"] = physics(outputs["target_chi"])

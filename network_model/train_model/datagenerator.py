@@ -10,8 +10,9 @@ import h5py
 import keras
 import numpy as np
 
+from network_model.inference import scan_channels
 from network_model.scaling import CHI_SCALE, FIELD_SCALE, network_input
-from training_data.channels import extra_channels, make_channels
+from training_data.channels import UNSIGNED, extra_channels
 from training_data.volume import bounding_box, crop_pad
 
 # Least error of the start that a patch is weighed by, network units: 0.0015 ppm.
@@ -84,7 +85,7 @@ class TargetCrops:
 
     Args:
         subject: as `load_subject` returns it.
-        inputs: channels of the network.
+        spec: of the network, for its inputs.
         patch: crop size (x, y, z).
         rule: "2020": the box centred in x and y, random in z; "random": random in all three.
 
@@ -92,15 +93,14 @@ class TargetCrops:
         ValueError: unknown rule.
     """
 
-    def __init__(self, subject, inputs, patch, rule: str):
+    def __init__(self, subject, spec: dict, patch, rule: str):
         if rule not in ("2020", "random"):
             raise ValueError(f"target_crop {rule!r}: expected '2020' or 'random'")
-        geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
-        channels = make_channels(*geometry, inputs)
+        channels = scan_channels(spec, subject)
         box = bounding_box(subject.mask)
         mask = subject.mask.astype(np.float32)
         truth = np.stack([subject.field * mask * FIELD_SCALE, subject.weight * mask, mask], -1)
-        self.x = crop_pad(network_input(channels, inputs), box, patch)
+        self.x = crop_pad(network_input(channels, spec["inputs"]), box, patch)
         self.truth = crop_pad(truth, box, patch)
         self.patch, self.rule = patch, rule
 
@@ -141,7 +141,8 @@ class DataGenerator(keras.utils.PyDataset):
         self.key = [config["seed"], 5, max(epoch, 0), int(self.training)]
         self.augment = config["augment"] and self.training
         self.sign_chance = config["sign_chance"]
-        self.signed = np.array([name not in ("mask", "noise") for name in patches.inputs])
+        self.similar = config["xsim_weight"] > 0
+        self.signed = np.array([name not in UNSIGNED for name in patches.inputs])
         self.batch = config["batch_size"]
         self.balance = None
         if config["source_balance"]:
@@ -159,6 +160,8 @@ class DataGenerator(keras.utils.PyDataset):
         x, mask, label = zip(*(self._patch(index, rng) for index in chosen), strict=True)
         inputs = {"source_x": np.stack(x), "source_mask": np.stack(mask)}
         truth = {"source_chi": np.stack(label)}
+        if self.similar:
+            truth["source_xsim"] = truth["source_chi"]
         if self.target is not None:
             crops = [self.target.draw(rng) for _ in chosen]
             x, mask, target = (np.stack(part) for part in zip(*crops, strict=True))

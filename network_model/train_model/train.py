@@ -62,7 +62,7 @@ def load_data(config: dict, spec: dict) -> dict:
     subject = target = None
     if config["fieldFile"]:
         subject = subject_from_config(config, TAG)
-        target = TargetCrops(subject, spec["inputs"], patches.shape, config["target_crop"])
+        target = TargetCrops(subject, spec, patches.shape, config["target_crop"])
     print(f"{TAG} {len(train)} patches to train on, {len(validation)} to validate", flush=True)
     return {"patches": patches, "train": train, "validation": validation,
             "subject": subject, "target": target}  # fmt: skip
