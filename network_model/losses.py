@@ -62,7 +62,7 @@ class Dissimilarity(keras.losses.Loss):
         inside = ops.cast(ops.not_equal(t, 0), x.dtype)
         maps = ops.concatenate([x, t, x * x, t * t, x * t, inside], axis=-1)
         for axis in range(3):
-            size, stride = ([n if i == axis else 1 for i in range(3)] for n in (5, 2))
+            size, stride = (tuple(n if i == axis else 1 for i in range(3)) for n in (5, 2))
             maps = ops.average_pool(maps, size, stride, padding="same")
         mean_x, mean_t, xx, tt, xt, inside = (maps[..., i] for i in range(6))
         c1, c2 = (0.01 * CHI_SCALE) ** 2, (0.001 * CHI_SCALE) ** 2

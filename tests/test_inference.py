@@ -20,17 +20,22 @@ from network_model.inference import (
     tile_shape,
     tile_starts,
 )
+from network_model.refine import data_step
 from network_model.scaling import CHI_SCALE
 from network_model.subject import make_subject
+from network_model.unet import load_network, make_spec, read_spec, save_network
+from training_data.channels import make_channels
+from training_data.volume import uncrop
 
 pytestmark = KERAS_ON_NUMPY
 SHALLOW = {"filters": 3, "depth": 2}
+SHUFFLED = {"filters": 4, "depth": 2, "shuffle": 2}
 
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("networks")
-    configs = {"plain": PLAIN, "inversion": INVERSION, "shallow": SHALLOW}
+    configs = {"plain": PLAIN, "inversion": INVERSION, "shallow": SHALLOW, "shuffled": SHUFFLED}
     return {n: make_network(folder / f"{n}.h5", c) for n, c in configs.items()}
 
 
@@ -61,6 +66,54 @@ def test_equals_the_network_on_the_padded_box(networks, name):
     assert np.count_nonzero(chi) > 0.9 * subject.mask.sum()
 
 
+def test_mirrors_are_the_mean_over_all_mirror_images(networks):
+    model, spec = networks["plain"]
+    subject = subject_of((23, 31, 26))
+    x, mask, box = inference.network_volume(spec, subject)
+    total = 0
+    for axes in ((), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)):
+        given = {
+            "target_x": np.flip(x, axes)[None],
+            "target_mask": np.flip(mask, axes)[None, ..., None],
+        }
+        out = np.asarray(model(given, training=False)["target_chi"])[0, ..., 0]
+        total = total + np.flip(out, axes) / 8
+    expected = uncrop(total / CHI_SCALE, box, subject.mask.shape)
+    chi = predict(model, spec, subject, mirrors=True)
+    np.testing.assert_allclose(chi, expected, atol=1e-6)
+    assert np.abs(chi - predict(model, spec, subject)).max() > 1e-4
+
+
+def test_a_second_network_is_given_the_first_ones_map(networks, tmp_path):
+    first = networks["inversion"]
+    save_network(*first, tmp_path / "first.h5")
+    keys = {"inputs": ["field", "structured", "first"], "residual": "first", "filters": 2}
+    small = {"depth": 2, "norm": "none", "firstFile": str(tmp_path / "first.h5")}
+    make_network(tmp_path / "second.h5", keys | small)
+    (tmp_path / "first.h5").unlink()  # the second one's file holds it
+    model, spec = load_network(tmp_path / "second.h5")
+    assert spec["first"]["group"] == "/first"
+    subject = subject_of((23, 31, 26))
+    channels = inference.scan_channels(spec, subject)
+    geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
+    expected = data_step(predict(*first, subject), *geometry)
+    np.testing.assert_allclose(channels["first"], expected, atol=1e-6)
+    # A third one on top of the second.
+    make_network(tmp_path / "third.h5", keys | small | {"firstFile": str(tmp_path / "second.h5")})
+    model, spec = load_network(tmp_path / "third.h5")
+    assert read_spec(tmp_path / "third.h5")["first"]["group"] == "/first"
+    assert np.isfinite(predict(model, spec, subject)).all()
+    assert read_spec(tmp_path / "third.h5", "/first")["first"]["group"] == "/first/first"
+
+
+def test_a_first_network_must_be_named():
+    with pytest.raises(ValueError, match="set firstFile"):
+        make_spec({"inputs": ["field", "first"]})
+    mask = np.ones((8, 8, 8), bool)
+    with pytest.raises(ValueError, match="made by a network"):
+        make_channels(np.ones(mask.shape), mask, VOXEL, (0, 0, 1), ["first"])
+
+
 def test_a_shifted_scan_gives_the_shifted_map(networks):
     model, spec = networks["inversion"]
     small = make_scan((22, 25, 19))
@@ -69,9 +122,10 @@ def test_a_shifted_scan_gives_the_shifted_map(networks):
     np.testing.assert_allclose(np.pad(a, ((5, 2), (0, 7), (3, 3))), b, atol=1e-6)
 
 
-def test_tiles_as_wide_as_the_receptive_field_change_nothing(networks):
-    model, spec = networks["shallow"]
-    subject = subject_of((60, 75, 52))
+@pytest.mark.parametrize("name", ["shallow", "shuffled"])
+def test_tiles_as_wide_as_the_receptive_field_change_nothing(networks, name):
+    model, spec = networks[name]
+    subject = subject_of((60, 95, 52))
     whole = predict(model, spec, subject)
     memory = memory_for(spec, subject, 0.8)
     shape = inference.network_volume(spec, subject)[1].shape
@@ -89,8 +143,9 @@ def test_narrow_overlaps_stay_below_one_percent_of_the_range(networks, monkeypat
     assert 0 < np.abs(tiled - whole).max() < 0.01 * np.ptp(whole)
 
 
-def test_receptive_radius_bounds_what_a_voxel_sees(networks):
-    model, spec = networks["plain"]
+@pytest.mark.parametrize("name", ["plain", "shuffled"])
+def test_receptive_radius_bounds_what_a_voxel_sees(networks, name):
+    model, spec = networks[name]
     radius = receptive_radius(spec)
     n = 48
     x = np.zeros((1, n, 4, 4, 2), np.float32)

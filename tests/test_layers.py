@@ -8,7 +8,7 @@ import network_model.quiet  # noqa: F401
 # isort: split
 import keras
 
-from network_model.layers import CalFMLayer, NonLocal, fft3d
+from network_model.layers import CalFMLayer, DepthToSpace, NonLocal, SpaceToDepth, fft3d
 from network_model.scaling import CHANNEL_SCALE, CHI_SCALE, FIELD_SCALE, network_input
 from training_data.channels import CHANNELS, FIRST
 from training_data.dipole import forward_field
@@ -50,7 +50,12 @@ def test_layer_stays_in_single_precision_under_a_half_precision_policy():
 
 @pytest.mark.parametrize(
     "layer",
-    [CalFMLayer((8, 9, 7), (1, 1.2, 2), (0, 0.6, 0.8), name="dipole"), NonLocal(name="attention")],
+    [
+        CalFMLayer((8, 9, 7), (1, 1.2, 2), (0, 0.6, 0.8), name="dipole"),
+        NonLocal(name="attention"),
+        SpaceToDepth(1, name="blocks"),
+        DepthToSpace(1, name="voxels"),
+    ],
     ids=lambda layer: layer.name,
 )
 def test_layers_are_rebuilt_from_their_config(layer):
@@ -91,3 +96,16 @@ def test_scales_of_the_channels():
     np.testing.assert_allclose(x[0, 0, 0], (len(CHANNELS) * CHI_SCALE, FIELD_SCALE, 2))
     # In these units 3·D maps what comes out to what went in.
     assert pytest.approx(FIELD_SCALE) == 3 * CHI_SCALE
+
+
+def test_blocks_of_voxels_become_channels_and_voxels_again():
+    x = np.random.default_rng(6).standard_normal((2, 4, 6, 8, 3)).astype(np.float32)
+    blocks = to_numpy(SpaceToDepth(2)(x))
+    assert blocks.shape == (2, 2, 3, 4, 24)
+    # Channels are ordered by place in the block, then by the channel they had.
+    np.testing.assert_array_equal(blocks[:, 1, 2, 3].reshape(2, 2, 2, 2, 3), x[:, 2:, 4:, 6:])
+    np.testing.assert_array_equal(to_numpy(DepthToSpace(2)(blocks)), x)
+    inputs = keras.Input((None, None, None, 3))
+    model = keras.Model(inputs, DepthToSpace(2)(SpaceToDepth(2)(inputs)))
+    assert model.output_shape == (None, None, None, None, 3)
+    np.testing.assert_array_equal(to_numpy(model(x)), x)

@@ -9,7 +9,16 @@ import network_model.quiet  # noqa: F401
 import keras
 
 from network_model.layers import CalFMLayer
-from network_model.losses import SOURCE_LOSSES, NDIErr, SourceL1, SourceL1RMS, TotalVariation
+from network_model.losses import (
+    SOURCE_LOSSES,
+    Dissimilarity,
+    NDIErr,
+    SourceL1,
+    SourceL1RMS,
+    TotalVariation,
+)
+from network_model.metrics import xsim
+from network_model.scaling import CHI_SCALE
 
 SHAPE = (2, 7, 6, 5, 1)
 
@@ -31,6 +40,19 @@ def test_source_losses():
     assert value(SourceL1(), truth, truth) == 0
     assert value(SourceL1RMS(), truth, truth) < 1e-3
     assert {"l1": SourceL1, "l1_rms": SourceL1RMS} == SOURCE_LOSSES
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.002, 0.02])
+def test_dissimilarity_is_that_of_the_scorer(noise):
+    """On a grid whose windows of every second voxel all lie inside, up to where windows are."""
+    rng = np.random.default_rng(7)
+    mask = np.zeros((34, 36, 40), bool)
+    mask[5:30, 4:30, 6:35] = True
+    truth = np.where(mask, np.cumsum(rng.standard_normal(mask.shape), 0) * 0.02 + 0.001, 0)
+    found = np.where(mask, truth + noise * rng.standard_normal(mask.shape), 0)
+    pair = [(CHI_SCALE * x[None, ..., None]).astype(np.float32) for x in (truth, found)]
+    expected = 1 - xsim(found, truth, mask)
+    assert value(Dissimilarity(), *pair) == pytest.approx(expected, abs=0.02 * expected + 1e-4)
 
 
 def test_weights_of_patches():
@@ -73,7 +95,7 @@ def test_total_variation_is_the_mean_of_forward_differences():
     assert value(TotalVariation(), x, ramp) == pytest.approx(2)
 
 
-@pytest.mark.parametrize("loss", [*SOURCE_LOSSES.values(), NDIErr, TotalVariation])
+@pytest.mark.parametrize("loss", [*SOURCE_LOSSES.values(), Dissimilarity, NDIErr, TotalVariation])
 def test_losses_are_rebuilt_from_their_config(loss):
     twin = keras.losses.deserialize(keras.losses.serialize(loss()))
     assert type(twin) is loss

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from training_data import noise
 from training_data.channels import CHANNELS, check_inputs, extra_channels, make_channels
 from training_data.dipole import forward_field
 from training_data.noise import (
@@ -11,6 +12,7 @@ from training_data.noise import (
     error_and_signal,
     estimate_noise,
     smooth_noise,
+    structured_noise,
 )
 from training_data.phantom import make_head
 
@@ -107,8 +109,39 @@ def test_ratio_of_noise_to_signal_rises_where_the_error_is(head, b0_dir):
     np.testing.assert_allclose(scaled, found["white"] * clean, rtol=1e-3)
 
 
+@pytest.mark.parametrize("b0_dir", DIRECTIONS)
+def test_structured_errors_are_told_from_white_noise(head, b0_dir):
+    mask = head["mask"]
+    field = forward_field(head["chi"], VOXEL, b0_dir) * mask
+    rng = np.random.default_rng(8)
+    spread = field[mask].std()
+    white = add_complex_noise(field, mask, None, 0.3 * spread, rng)
+    smooth = field + 0.3 * spread * smooth_noise(SHAPE, rng, 1.5) * mask
+    clean, noisy, disturbed = (
+        structured_noise(f, mask, VOXEL, b0_dir) for f in (field, white, smooth)
+    )
+    assert disturbed[0] > max(clean[0], noisy[0])
+    assert disturbed[1] > max(clean[1], noisy[1])
+    size, ratio = structured_noise(5 * smooth, mask, VOXEL, b0_dir)
+    assert size == pytest.approx(5 * disturbed[0], rel=1e-3)
+    assert ratio == pytest.approx(disturbed[1], rel=1e-3)
+
+
+def test_errors_of_a_tilted_scan_are_those_of_its_direction(head):
+    """The part that is a dipole field has nothing on the cone of that direction's kernel."""
+    mask, chi = head["mask"], head["chi"]
+    direction = (0.5, -0.4, 0.77)
+    rngs = [np.random.default_rng(9) for _ in range(2)]
+    right = noise._apparent_field(chi, mask, VOXEL, direction, rngs[0])
+    wrong = noise._apparent_field(chi, mask, VOXEL, (0, 0, 1), rngs[1])
+    whole = np.ones(mask.shape, bool)
+    found = [estimate_noise(f / f.std(), whole, VOXEL, direction) for f in (right, wrong)]
+    assert found[0] < 0.5 * found[1]
+
+
 def test_ratio_of_noise_to_signal_of_nothing_is_empty():
     mask = np.ones((12, 13, 14), bool)
+    assert structured_noise(np.zeros(mask.shape), mask, VOXEL) == (0.0, 0.0)
     assert error_and_signal(np.zeros(mask.shape), mask, VOXEL).shape == (3, 0)
 
 

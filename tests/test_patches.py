@@ -176,6 +176,7 @@ def test_a_bad_map_is_named_and_nothing_half_is_left(tmp_path, capsys):
         ({"overlap_size": (8, 0, 8)}, "overlap_size"),
         ({"dtype": "int8"}, "expected one of float32, float16"),
         ({"inputs": ["field", "phase"]}, "inputs"),
+        ({"inputs": ["field", "first"]}, "firstFile None: no such weights"),
         ({"min_brain": 1.5}, "min_brain"),
         ({"patches_per_map": -1}, "patches_per_map"),
     ],

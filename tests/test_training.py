@@ -16,7 +16,7 @@ import network_model.quiet  # noqa: F401
 # isort: split
 import keras
 from maps import write_maps
-from scans import tilted_affine, write_scan
+from scans import INVERSION, make_network, tilted_affine, write_scan
 
 from configs import PROJECT_ROOT, load_config
 from genRDFPatchesSyn import main as cut_patches
@@ -355,6 +355,27 @@ def test_other_ways_to_train(data, tmp_path, keys):
     load_network(tmp_path / "weights.h5")
 
 
+def test_a_second_network_corrects_the_first(data, tmp_path):
+    """Steps 3 and 4 with another network's map as a channel, in patches and in the target scan."""
+    first = tmp_path / "first.h5"
+    make_network(first, INVERSION)
+    inputs = ["field", "mask", "structured", "first"]
+    step3 = {"srcFolder": str(data / "maps"), "dstFile": str(tmp_path / "patches.h5")}
+    step3 |= {"inputs": inputs, "firstFile": str(first), "patches_per_map": 4}
+    sizes = {"patch_size": PATCH, "overlap_size": (12, 16, 8)}
+    cut_patches(load_config("step3_genRDFPatchesSyn", []) | step3 | sizes)
+    keys = {"inputs": inputs, "firstFile": str(first), "residual": "first", "shuffle": 2}
+    keys |= {"norm": "none", "negative_slope": 0.1, "xsim_weight": 0.5, "epochs": 2}
+    main(options(data, tmp_path / "run", datasets_path=step3["dstFile"], **keys))
+    log = log_of(tmp_path / "run")
+    assert np.isfinite(log["source_xsim_loss"]).all()
+    assert np.isfinite(log["target_field_loss"]).all()
+    first.unlink()
+    _, spec = load_network(tmp_path / "run/weights.h5")
+    assert spec["shuffle"] == 2
+    assert spec["first"] == {"file": str(tmp_path / "run/weights.h5"), "group": "/first"}
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
@@ -366,6 +387,8 @@ def test_other_ways_to_train(data, tmp_path, keys):
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"weights_dtype": "int8"}, "weights_dtype"),
         ({"source_balance": True}, "needs a residual channel"),
+        ({"xsim_weight": -1.0}, "xsim_weight -1"),
+        ({"inputs": ["field", "first"]}, "set firstFile"),
         ({"target_crop": "centre"}, "target_crop"),
         ({"depth": 5}, "multiples of 16"),
         ({"inputs": ["field", "tv"]}, "lacks the channels tv"),

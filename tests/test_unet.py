@@ -199,6 +199,7 @@ def test_instance_norm_is_of_each_channel():
         ({"residual": "mask"}, "residual 'mask'"),
         ({"filters": 0}, "at least 1"),
         ({"depth": 0}, "at least 1"),
+        ({"negative_slope": 1.0}, "negative_slope 1.0"),
     ],
 )
 def test_bad_specifications(keys, message):
@@ -267,6 +268,8 @@ def test_inputs_grow_with_any_norm_and_architecture(tmp_path, architecture):
         {"filters": 4},
         {"inputs": ["field", "tikhonov"]},
         {"norm": "batch", "convs_per_level": 2},
+        {"negative_slope": 0.1, "convs_per_level": 2},
+        {"shuffle": 2},
         {"architecture": "nonlocal_gated"},
     ],
     ids=str,
@@ -277,3 +280,23 @@ def test_a_network_cannot_grow_into_every_other(tmp_path, keys):
     large, larger = network(**PLAIN | keys)
     with pytest.raises(ValueError, match="weights of another architecture"):
         warm_start(large, larger, tmp_path / "small.h5")
+
+
+def test_a_slope_keeps_negative_features_alive():
+    model, spec = network(("target",), norm="none", use_bias=False, negative_slope=0.1)
+    given = inputs(spec, ("target",))
+    plain, other = network(("target",), norm="none", use_bias=False)
+    assert other["negative_slope"] == 0
+    plain.set_weights(model.get_weights())
+    assert np.abs(call(model, given)["target_chi"] - call(plain, given)["target_chi"]).max() > 1e-4
+
+
+def test_on_half_the_grid_a_network_is_homogeneous_and_sees_twice_as_far():
+    keys = {"shuffle": 2, "norm": "none", "use_bias": False, "negative_slope": 0.1, "depth": 2}
+    model, spec = network(("target",), **keys)
+    assert grid_multiple(spec) == 4
+    given = inputs(spec, ("target",))
+    chi = call(model, given)["target_chi"]
+    assert chi.shape == (2, *SHAPE, 1)
+    twice = given | {"target_x": 2 * given["target_x"]}
+    np.testing.assert_allclose(call(model, twice)["target_chi"], 2 * chi, rtol=1e-4, atol=1e-5)

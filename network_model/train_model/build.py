@@ -20,6 +20,8 @@ def check_options(config: dict) -> None:
                      ("validation_steps", 0), ("patience", 1), ("seed", 0)):  # fmt: skip
         if config[key] < low:
             raise ValueError(f"{key} {config[key]}: expected a whole number of at least {low}")
+    if not config["xsim_weight"] >= 0:
+        raise ValueError(f"xsim_weight {config['xsim_weight']}: expected a number >= 0")
     if config["source_balance"] and not config["residual"]:
         raise ValueError("source_balance needs a residual channel to weigh patches by")
     if not 0 < config["validation_split"] < 1:
