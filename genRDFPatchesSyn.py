@@ -74,7 +74,7 @@ def input_channels(field, sample, names, first_file) -> dict[str, np.ndarray]:
     from network_model.inference import scan_channels
     from network_model.subject import make_subject
 
-    spec = {"inputs": names, "first": {"file": first_file, "group": "/"}}
+    spec = {"inputs": names, "first": {"path": first_file, "group": "/"}}
     return scan_channels(spec, make_subject(field, *geometry))
 
 

@@ -11,6 +11,7 @@ config = {
     # Network, see unet.py
     "architecture": "unet",  # or "nonlocal_gated": the cited paper's (arXiv 1904.05493)
     "inputs": ["field", "mask"],  # channels; those beyond field and mask must be in the patch file
+    "scope": "all",  # or "structured": with firstFile, takes over as far as errors are structured
     "residual": None,  # input channel that the output is a correction to, e.g. "tv"
     "firstFile": None,  # weights whose map is the channel "first"; kept in the new weights
     "filters": 24,  # of the first level, doubled at each further one
@@ -33,7 +34,7 @@ config = {
     "target_crop": "2020",  # centred in x and y, random in z; or "random" in all three
     # Losses
     "source_loss": "l1",  # mean |χ_S − label|; "l1_rms" adds the root mean square of a patch
-    "source_balance": False,  # weigh a patch by 1/error of its residual channel: all noises alike
+    "source_balance": None,  # channel whose error a patch is weighed by: all noises count alike
     "source_weight": 1.0,  # of the source loss
     "xsim_weight": 0.0,  # of 1 − XSIM of the source: local structure
     "data_weight": 20.0,  # of the target's data consistency
@@ -46,6 +47,7 @@ config = {
     "batch_size": 2,  # patches a step, over all GPUs
     "epochs": 6,  # times through the training patches, or through steps_per_epoch batches
     "steps_per_epoch": 0,  # 0: all training patches
+    "maps": None,  # names of the maps to train on and validate with; None: all of the patch file
     "validation_split": 0.1,  # share of the maps (not of the patches) kept for validation
     "validation_steps": 0,  # batches of a validation; 0: all
     "patience": 50,  # epochs without a better validation loss before the end

@@ -13,7 +13,7 @@ import math
 import keras
 import numpy as np
 
-from network_model.refine import data_step
+from network_model.refine import data_step, structured_share
 from network_model.scaling import CHI_SCALE, network_input
 from network_model.unet import grid_multiple, load_network
 from training_data.channels import FIRST, make_channels
@@ -57,6 +57,11 @@ def predict(
     Raises:
         ValueError: not even the smallest tile fits into the memory.
     """
+    if channels is None:
+        channels = scan_channels(spec, subject, memory_gb, mirrors)
+    share = scope_share(spec, subject)
+    if share == 0:
+        return channels[FIRST]
     x, mask, box = network_volume(spec, subject, memory_gb, channels)
     tile = tile_shape(spec, mask.shape, memory_gb, _overhead(subject.mask.size))
     if keras.backend.backend() == "tensorflow":
@@ -67,10 +72,33 @@ def predict(
         axes = tuple(np.flatnonzero(flip))
         volumes = [np.ascontiguousarray(np.flip(v, axes)) for v in (x, mask)]
         chi += np.flip(_one_pass(model, spec, *volumes, tile), axes) / np.float32(len(flips))
-    return uncrop(chi / np.float32(CHI_SCALE), box, subject.mask.shape) * subject.mask
+    chi = uncrop(chi / np.float32(CHI_SCALE), box, subject.mask.shape) * subject.mask
+    if share < 1:
+        chi += np.float32(1 - share) * (channels[FIRST] - chi)
+    return chi
 
 
-def scan_channels(spec: dict, subject, memory_gb: float | None = None) -> dict[str, np.ndarray]:
+def scope_share(spec: dict, subject) -> float:
+    """Share of a network's map in that of a scan, 0 to 1; the rest is its first network's."""
+    if spec["scope"] == "all":
+        return 1.0
+    return structured_share(subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
+
+
+def network_for_scan(path, subject) -> tuple[keras.Model, dict]:
+    """The network of a file, or the first one it holds where that has more to say on the scan.
+
+    For fine-tuning, which moves the weights of one network.
+    """
+    model, spec = load_network(path)
+    while scope_share(spec, subject) < 0.5:
+        model, spec = load_network(**spec["first"])
+    return model, spec
+
+
+def scan_channels(
+    spec: dict, subject, memory_gb: float | None = None, mirrors: bool = False
+) -> dict[str, np.ndarray]:
     """All input channels of a network for a scan, name → (X, Y, Z) float32 [ppm].
 
     "first" is the map of the network that is kept in this network's file, after a step towards the
@@ -79,22 +107,21 @@ def scan_channels(spec: dict, subject, memory_gb: float | None = None) -> dict[s
     names = [name for name in spec["inputs"] if name != FIRST]
     model = None
     if FIRST in spec["inputs"]:
-        where = spec["first"]
-        model, first = load_first(where["file"], where["group"])
+        model, first = load_first(**spec["first"])
         names += [name for name in first["inputs"] if name not in (*names, FIRST)]
     geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
     channels = make_channels(subject.field, *geometry, names)
     if model:
         inner = channels if FIRST not in first["inputs"] else None
-        chi = predict(model, first, subject, memory_gb, channels=inner)
+        chi = predict(model, first, subject, memory_gb, mirrors=mirrors, channels=inner)
         channels[FIRST] = data_step(chi, subject.field, *geometry)
     return channels
 
 
 @functools.lru_cache(maxsize=2)
-def load_first(file: str, group: str):
+def load_first(path: str, group: str):
     """The network of a file's group that makes the channel "first", and its specification."""
-    return load_network(file, group=group)
+    return load_network(path, group=group)
 
 
 def network_volume(spec: dict, subject, memory_gb: float | None = None, channels=None):

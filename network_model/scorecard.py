@@ -21,7 +21,7 @@ from configs import run_step, save_config, write_text
 from network_model.cases import all_cases
 from network_model.figures import bar_figure
 from network_model.finetune import FineTuner, Tuning, refine_image
-from network_model.inference import predict
+from network_model.inference import network_for_scan, predict
 from network_model.metrics import csv_text, score, table
 from network_model.unet import file_hash, load_network
 from training_data.inversion import CLASSICAL, invert
@@ -52,9 +52,10 @@ def reconstruct_case(method: str, subject, network, config: dict, before: dict) 
         return invert(method, *geometry, magnitude=subject.magnitude)
     if method == "refined":
         return refine_image(before["network"], subject)
-    model, spec = network()
     if method == "network":
-        return predict(model, spec, subject, mirrors=config["mirrors"])
+        return predict(*network, subject, mirrors=config["mirrors"])
+    # A fresh network each time: fine-tuning moves its weights.
+    model, spec = network_for_scan(config["weightsFile"], subject)
     tuner = FineTuner(model, spec, subject, Tuning(learning_rate=config["learning_rate"]))
     tuner.run(config["finetune"])
     return tuner.chi()
@@ -111,15 +112,13 @@ def main(config: dict) -> None:
     save_config(config | used, folder, free=("cases", "methods", "dataFolder", "weightsFile"))
     keras.utils.set_random_seed(config["seed"])
 
+    network = load_network(config["weightsFile"])
     path = folder / "scores.csv"
     rows = read_scores(path)
     done = {(row["case"], row["method"]) for row in rows}
     for name in chosen:
         print(f"{TAG} {name}", flush=True)
-        # A fresh network each time: fine-tuning moves its weights.
-        rows += score_case(
-            name, cases[name], config, lambda: load_network(config["weightsFile"]), done
-        )
+        rows += score_case(name, cases[name], config, network, done)
         write_text(path, csv_text(filled(rows)))
     bar_figure(folder / "scores.png", rows, config["methods"], ("nrmse", "xsim"))
     print(f"{TAG} {path} and scores.png", flush=True)

@@ -22,6 +22,7 @@ from training_data.channels import FIRST, UNSIGNED, check_inputs
 SPEC = {
     "architecture": "unet",  # or "nonlocal_gated": arXiv 1904.05493
     "inputs": ["field", "mask"],
+    "scope": "all",  # scans it is for; "structured": as far as a scan's errors are structured
     "residual": None,  # input channel that the output is a correction to, e.g. "tv"
     "filters": 24,  # of the first level; doubled at each further one
     "depth": 5,  # levels; the grid must be a multiple of shuffle·2^(depth−1)
@@ -31,6 +32,7 @@ SPEC = {
     "negative_slope": 0.0,  # of the ReLU: above 0 no feature can die
     "use_bias": True,  # without bias and norm the network is homogeneous: f(a·x) = a·f(x)
 }
+SCOPES = ("all", "structured")
 ARCHITECTURES = ("unet", "nonlocal_gated")
 NORMS = ("domain", "batch", "group", "instance", "none")
 
@@ -47,10 +49,12 @@ def make_spec(config: dict) -> dict:
         file = config.get("firstFile")
         if not file:
             raise ValueError(f"input {FIRST!r}: set firstFile to the weights that make it")
-        spec["first"] = {"file": str(file), "group": config.get("firstGroup", "/")}
-    for key, choices in (("architecture", ARCHITECTURES), ("norm", NORMS)):
+        spec["first"] = {"path": str(file), "group": config.get("firstGroup", "/")}
+    for key, choices in (("architecture", ARCHITECTURES), ("norm", NORMS), ("scope", SCOPES)):
         if spec[key] not in choices:
             raise ValueError(f"{key} {spec[key]!r}: expected one of {', '.join(choices)}")
+    if spec["scope"] != "all" and FIRST not in spec["inputs"]:
+        raise ValueError(f"scope {spec['scope']!r}: needs the input {FIRST!r} for other scans")
     if spec["residual"] not in (None, *spec["inputs"]) or spec["residual"] in UNSIGNED:
         raise ValueError(f"residual {spec['residual']!r}: expected None or an inversion in inputs")
     if not 0 <= spec["negative_slope"] < 1:
@@ -181,8 +185,8 @@ def save_network(model: keras.Model, spec: dict, path, notes: dict | None = None
 
 def _copy_network(where: dict, group) -> None:
     """Copy a network, of a file and a group of it, into another file's group."""
-    read_spec(where["file"], where["group"])
-    with h5py.File(where["file"]) as file:
+    read_spec(**where)
+    with h5py.File(where["path"]) as file:
         stored = file[where["group"]]
         group.attrs.update(stored.attrs)
         for name in stored:

@@ -106,6 +106,27 @@ def test_a_second_network_is_given_the_first_ones_map(networks, tmp_path):
     assert read_spec(tmp_path / "third.h5", "/first")["first"]["group"] == "/first/first"
 
 
+def test_a_network_for_structured_errors_takes_over_by_their_share(networks, tmp_path, monkeypatch):
+    save_network(*networks["inversion"], tmp_path / "first.h5")
+    keys = {"inputs": ["field", "first"], "filters": 2, "depth": 2, "norm": "none"}
+    keys |= {"scope": "structured", "firstFile": str(tmp_path / "first.h5")}
+    make_network(tmp_path / "second.h5", keys)
+    model, spec = load_network(tmp_path / "second.h5")
+    subject = subject_of((23, 31, 26))
+    chi, chosen = {}, {}
+    for share in (0.0, 0.4, 0.6, 1.0):
+        monkeypatch.setattr(inference, "structured_share", lambda *_, share=share: share)
+        chi[share] = predict(model, spec, subject, mirrors=True)
+        chosen[share] = inference.network_for_scan(tmp_path / "second.h5", subject)[1]["scope"]
+    first = inference.scan_channels(spec, subject, mirrors=True)["first"]
+    np.testing.assert_allclose(chi[0.0], first, atol=1e-6)
+    np.testing.assert_allclose(chi[0.4], 0.6 * chi[0.0] + 0.4 * chi[1.0], atol=1e-6)
+    assert np.abs(chi[1.0] - chi[0.0]).max() > 1e-3
+    assert chosen == {0.0: "all", 0.4: "all", 0.6: "structured", 1.0: "structured"}
+    with pytest.raises(ValueError, match="scope 'structured': needs the input 'first'"):
+        make_spec({"scope": "structured"})
+
+
 def test_a_first_network_must_be_named():
     with pytest.raises(ValueError, match="set firstFile"):
         make_spec({"inputs": ["field", "first"]})

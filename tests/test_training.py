@@ -373,7 +373,7 @@ def test_a_second_network_corrects_the_first(data, tmp_path):
     first.unlink()
     _, spec = load_network(tmp_path / "run/weights.h5")
     assert spec["shuffle"] == 2
-    assert spec["first"] == {"file": str(tmp_path / "run/weights.h5"), "group": "/first"}
+    assert spec["first"] == {"path": str(tmp_path / "run/weights.h5"), "group": "/first"}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from network_model.layers import CalFMLayer
 from network_model.losses import SOURCE_LOSSES, Dissimilarity, NDIErr, TotalVariation
 from network_model.train_model.datagenerator import PatchFile
 from network_model.unet import build_unet, warm_start
+from training_data.channels import UNSIGNED
 
 SCHEDULES = ("2020", "linear")
 
@@ -22,8 +23,9 @@ def check_options(config: dict) -> None:
             raise ValueError(f"{key} {config[key]}: expected a whole number of at least {low}")
     if not config["xsim_weight"] >= 0:
         raise ValueError(f"xsim_weight {config['xsim_weight']}: expected a number >= 0")
-    if config["source_balance"] and not config["residual"]:
-        raise ValueError("source_balance needs a residual channel to weigh patches by")
+    balance = config["source_balance"]
+    if balance and (balance not in config["inputs"] or balance in UNSIGNED):
+        raise ValueError(f"source_balance {balance!r}: expected None or an inversion in inputs")
     if not 0 < config["validation_split"] < 1:
         raise ValueError(f"validation_split {config['validation_split']}: expected 0 < share < 1")
     if not config["learning_rate"] > 0:

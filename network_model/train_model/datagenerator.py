@@ -63,21 +63,31 @@ class PatchFile:
         label = self.file["chi"][index].astype(np.float32) * CHI_SCALE
         return network_input(channels, self.inputs), mask[..., None], label[..., None]
 
-    def split(self, share: float, seed: int):
+    def split(self, share: float, seed: int, maps=None):
         """Indices of training and validation patches; whole maps go to one side or the other.
 
+        Args:
+            share: of the maps for validation; seed: of their choice.
+            maps: names of the maps to take; None: all.
+
         Raises:
-            ValueError: fewer than two maps, so that no map can be kept for validation.
+            ValueError: fewer than two maps, so that no map can be kept for validation; or a map
+                that the file lacks.
         """
         names = np.unique(self.samples)
+        if maps is not None:
+            wanted = np.unique(np.asarray(list(maps), "S"))
+            if not np.isin(wanted, names).all():
+                raise ValueError(f"{self.path}: lacks some of the maps that `maps` names")
+            names = wanted
         if len(names) < 2:
             raise ValueError(
                 f"{self.path}: {len(names)} map; training needs 2 or more: set number in step 1"
             )
         order = np.random.default_rng([seed, 4]).permutation(names)
         kept = order[: min(max(1, round(share * len(names))), len(names) - 1)]
-        held = np.isin(self.samples, kept)
-        return np.flatnonzero(~held), np.flatnonzero(held)
+        held, taken = np.isin(self.samples, kept), np.isin(self.samples, names)
+        return np.flatnonzero(taken & ~held), np.flatnonzero(held)
 
 
 class TargetCrops:
@@ -146,7 +156,7 @@ class DataGenerator(keras.utils.PyDataset):
         self.batch = config["batch_size"]
         self.balance = None
         if config["source_balance"]:
-            self.balance = [patches.inputs.index(config["residual"])]
+            self.balance = [patches.inputs.index(config["source_balance"])]
         steps = config["steps_per_epoch" if self.training else "validation_steps"]
         self.indices = _ordered(indices, self.batch * steps, self.key if self.training else None)
         self.square = patches.shape[0] == patches.shape[1]

@@ -58,7 +58,7 @@ def load_data(config: dict, spec: dict) -> dict:
     if any(n % grid_multiple(spec) for n in patches.shape):
         raise ValueError(f"patches of {patches.shape}: depth {spec['depth']} needs multiples of "
                          f"{grid_multiple(spec)}; change patch_size of step 3")  # fmt: skip
-    train, validation = patches.split(config["validation_split"], config["seed"])
+    train, validation = patches.split(config["validation_split"], config["seed"], config["maps"])
     subject = target = None
     if config["fieldFile"]:
         subject = subject_from_config(config, TAG)
