@@ -7,7 +7,7 @@ domains:   the parts of domain adaptation, at equal steps: COSMOS as source, the
            the 2016 challenge as target (its χ is never shown; it is that of the training head).
            Needs `configs/qsm2016` up to step 3.
 networks:  architectures, norms and inputs, at equal CPU seconds; all on the patches of
-           `configs/shipped`, up to step 3.
+           `configs/first`, up to step 3.
 
 Each variant is one run of step 4; a finished one is not trained again. The table goes to
 docs/variants_<name>.csv.
@@ -51,12 +51,12 @@ DOMAINS = {
 }
 DIRECT = ["field", "mask", "noise", "tikhonov", "wiener", "tv"]
 BASE = {"inputs": DIRECT, "residual": "tv", "norm": "none", "use_bias": False,
-        "source_balance": True, "sign_chance": 0.3, "batch_size": 1,
-        "datasets_path": "runs/shipped/3_patches/patches.h5"}  # fmt: skip
+        "source_balance": "tv", "sign_chance": 0.3, "batch_size": 1,
+        "datasets_path": "runs/first/3_patches/patches.h5"}  # fmt: skip
 NETWORKS = {
     "field and mask alone": {"inputs": ["field", "mask"], "residual": None,
-                             "source_balance": False},
-    "no residual": {"residual": None, "source_balance": False},
+                             "source_balance": None},
+    "no residual": {"residual": None, "source_balance": None},
     "one convolution a level": {},
     "two convolutions a level": {"convs_per_level": 2},
     "two, bfloat16": {"convs_per_level": 2, "mixed_precision": True},

@@ -31,7 +31,7 @@ def refine(
     b0_dir=(0.0, 0.0, 1.0),
     *,
     magnitude=None,
-    tv_share: float = 0.3,
+    tv_share: float = 0.1,
     wiener_share: float = 0.5,
     prior_error: float = 0.05,
     iterations: int = 0,

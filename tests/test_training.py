@@ -95,6 +95,16 @@ def test_no_map_is_both_trained_on_and_validated_with(data, share):
     assert any((patches.split(share, seed)[1] != validation[0]).all() for seed in range(1, 9))
 
 
+def test_a_choice_of_maps(data):
+    patches = PatchFile(data / "patches.h5", ["field", "mask"])
+    names = ["map_0003", "map_0001", "map_0002"]
+    train, validation = patches.split(0.3, 0, names)
+    assert not set(train) & set(validation)
+    assert set(patches.samples[[*train, *validation]]) == {n.encode() for n in names}
+    with pytest.raises(ValueError, match="1 map; training needs 2"):
+        patches.split(0.3, 0, names[:1])
+
+
 def batches(data, epoch, target=None, **keys):
     patches = PatchFile(data / "patches.h5", ["field", "mask", "noise"])
     config = options(data, "", **keys)
@@ -335,7 +345,7 @@ def test_warm_start(data, tmp_path, trained):
 @pytest.mark.parametrize(
     "keys",
     [
-        {"mixed_precision": True, "inputs": INPUTS, "residual": "tikhonov", "source_balance": True},
+        {"mixed_precision": True, "inputs": INPUTS, "source_balance": "tikhonov"},
         {"architecture": "nonlocal_gated", "schedule": "linear", "clipnorm": 1.0},
         {"norm": "group", "source_loss": "l1_rms", "weights_dtype": "float16"},
     ],
@@ -386,7 +396,9 @@ def test_a_second_network_corrects_the_first(data, tmp_path):
         ({"validation_split": 1.0}, "validation_split"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"weights_dtype": "int8"}, "weights_dtype"),
-        ({"source_balance": True}, "needs a residual channel"),
+        ({"source_balance": "tv"}, "source_balance 'tv': expected None or an inversion"),
+        ({"source_balance": "mask"}, "source_balance 'mask'"),
+        ({"maps": ["map_0000", "map_0099"]}, "lacks some of the maps"),
         ({"xsim_weight": -1.0}, "xsim_weight -1"),
         ({"inputs": ["field", "first"]}, "set firstFile"),
         ({"target_crop": "centre"}, "target_crop"),

@@ -28,7 +28,7 @@ config = {
     "source_loss": "l1_rms",
     "source_balance": "first",
     "xsim_weight": 0.5,
-    "learning_rate": 7e-4,
+    "learning_rate": 4e-4,
     "schedule": "linear",
     "decay_share": 0.5,
     "clipnorm": 1.0,
@@ -40,4 +40,5 @@ config = {
     "augment": True,
     "sign_chance": 0.3,
     "verbose": 2,
+    "weights_dtype": "float16",
 }
