@@ -17,6 +17,7 @@ config = {
     "filters": 24,  # of the first level, doubled at each further one
     "depth": 5,  # levels
     "convs_per_level": 1,  # convolutions per level, down and up
+    "tile": 0,  # inference in tiles of this edge, that of the patches; 0: the whole volume at once
     "shuffle": 1,  # 2: work on half the grid, blocks of 2³ voxels as channels
     "norm": "domain",  # one batch norm per domain; or "batch", "group", "instance", "none"
     "negative_slope": 0.0,  # of the ReLU; above 0 no feature can die

@@ -63,15 +63,13 @@ def predict(
     if share == 0:
         return channels[FIRST]
     x, mask, box = network_volume(spec, subject, memory_gb, channels)
-    tile = tile_shape(spec, mask.shape, memory_gb, _overhead(subject.mask.size))
     if keras.backend.backend() == "tensorflow":
         model.jit_compile = False  # XLA compiles minutes for a shape that is seen once
-    chi = np.zeros(mask.shape, np.float32)
-    flips = list(itertools.product((False, True), repeat=3)) if mirrors else [(False,) * 3]
-    for flip in flips:
-        axes = tuple(np.flatnonzero(flip))
-        volumes = [np.ascontiguousarray(np.flip(v, axes)) for v in (x, mask)]
-        chi += np.flip(_one_pass(model, spec, *volumes, tile), axes) / np.float32(len(flips))
+    if spec["tile"]:
+        chi = _small_tiles(model, x, mask, spec["tile"], mirrors)
+    else:
+        tile = tile_shape(spec, mask.shape, memory_gb, _overhead(subject.mask.size))
+        chi = _mirrored(model, spec, x, mask, tile, mirrors)
     chi = uncrop(chi / np.float32(CHI_SCALE), box, subject.mask.shape) * subject.mask
     if share < 1:
         chi += np.float32(1 - share) * (channels[FIRST] - chi)
@@ -85,13 +83,15 @@ def scope_share(spec: dict, subject) -> float:
     return structured_share(subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
 
 
-def network_for_scan(path, subject) -> tuple[keras.Model, dict]:
-    """The network of a file, or the first one it holds where that has more to say on the scan.
+def network_to_tune(path) -> tuple[keras.Model, dict]:
+    """The network of a file, or the first one it holds where that one sees whole volumes.
 
-    For fine-tuning, which moves the weights of one network.
+    Fine-tuning knows no tiles.
     """
     model, spec = load_network(path)
-    while scope_share(spec, subject) < 0.5:
+    while spec["tile"]:
+        if FIRST not in spec["inputs"]:
+            raise ValueError(f"{path}: a network of tiles of {spec['tile']}³ can't be fine-tuned")
         model, spec = load_network(**spec["first"])
     return model, spec
 
@@ -208,11 +208,49 @@ def _overhead(voxels: int) -> float:
     return BASE_GB + VOLUME_COPIES * BYTES_PER_VALUE * voxels / GIB
 
 
-def _one_pass(model, spec, x, mask, tile) -> np.ndarray:
-    """Output (X, Y, Z) of the network for one orientation, whole or in tiles."""
-    if tile == mask.shape:
-        return _whole(model, x, mask)
-    return _tiled(model, spec, x, mask, tile)
+def _mirrored(model, spec, x, mask, tile, mirrors: bool) -> np.ndarray:
+    """Output (X, Y, Z) of the network, whole or in tiles; mean over mirror images if asked for."""
+    chi = np.zeros(mask.shape, np.float32)
+    flips = list(itertools.product((False, True), repeat=3)) if mirrors else [(False,) * 3]
+    for flip in flips:
+        axes = tuple(np.flatnonzero(flip))
+        given = [np.ascontiguousarray(np.flip(v, axes)) for v in (x, mask)]
+        whole = tile == mask.shape
+        out = _whole(model, *given) if whole else _tiled(model, spec, *given, tile)
+        chi += np.flip(out, axes) / np.float32(len(flips))
+    return chi
+
+
+def _small_tiles(model, x, mask, edge: int, mirrors: bool) -> np.ndarray:
+    """Output (X, Y, Z) of a network that has seen patches only, in tiles of their size.
+
+    Where its receptive field is wider than a patch, features near the zeros around a patch are all
+    that it knows, and a whole volume is foreign to it. Tiles at half their edge, with squared sines
+    as weights, cover a voxel eight times; with `mirrors` each of the eight is another mirror image.
+    """
+    starts = [_half_overlapping(n, edge) for n in mask.shape]
+    room = [(0, max(edge - n, 0)) for n in mask.shape]
+    x, wide = np.pad(x, [*room, (0, 0)]), np.pad(mask, room)
+    ramp = np.sin(np.pi * (np.arange(edge, dtype=np.float32) + 0.5) / edge) ** 2
+    weight = ramp[:, None, None] * ramp[:, None] * ramp
+    total, weights = np.zeros(wide.shape, np.float32), np.zeros(wide.shape, np.float32)
+    for place in itertools.product(*(range(len(s)) for s in starts)):
+        corner = [s[i] for s, i in zip(starts, place, strict=True)]
+        at = tuple(slice(c, c + edge) for c in corner)
+        if not wide[at].any():
+            continue
+        axes = tuple(axis for axis in range(3) if mirrors and place[axis] % 2)
+        given = (np.ascontiguousarray(np.flip(v[at], axes)) for v in (x, wide))
+        total[at] += weight * np.flip(_whole(model, *given), axes)
+        weights[at] += weight
+    np.divide(total, weights, out=total, where=weights > 0)
+    return total[tuple(slice(n) for n in mask.shape)]
+
+
+def _half_overlapping(size: int, edge: int) -> list[int]:
+    """First voxels of tiles that cover an axis and overlap by at least half their edge."""
+    count = max(-(-2 * (size - edge) // edge), 0) + 1
+    return np.linspace(0, max(size - edge, 0), count).round().astype(int).tolist()
 
 
 def _whole(model, x, mask) -> np.ndarray:

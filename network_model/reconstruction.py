@@ -182,7 +182,7 @@ def _invert(options: Options, subject: Subject, log, label: str):
     import keras
 
     from network_model.finetune import FineTuner, Tuning, refine_image
-    from network_model.inference import check_training_memory, network_for_scan, predict
+    from network_model.inference import check_training_memory, network_to_tune, predict
     from network_model.unet import load_network
 
     keras.utils.set_random_seed(options.seed)
@@ -199,7 +199,7 @@ def _invert(options: Options, subject: Subject, log, label: str):
     steps = [{"step": "network", "architecture": spec["architecture"], "inputs": spec["inputs"]}]
     steps[0] |= aligned | {"mirrors": options.mirrors}
     if options.finetune:
-        model, spec = network_for_scan(options.weights_file, scan)
+        model, spec = network_to_tune(options.weights_file)
         check_training_memory(spec, scan, options.memory_gb)
         tuning = Tuning(**options.tuning)
         tuner = FineTuner(model, spec, scan, tuning)

@@ -21,7 +21,7 @@ from configs import run_step, save_config, write_text
 from network_model.cases import all_cases
 from network_model.figures import bar_figure
 from network_model.finetune import FineTuner, Tuning, refine_image
-from network_model.inference import network_for_scan, predict
+from network_model.inference import network_to_tune, predict
 from network_model.metrics import csv_text, score, table
 from network_model.unet import file_hash, load_network
 from training_data.inversion import CLASSICAL, invert
@@ -55,7 +55,7 @@ def reconstruct_case(method: str, subject, network, config: dict, before: dict) 
     if method == "network":
         return predict(*network, subject, mirrors=config["mirrors"])
     # A fresh network each time: fine-tuning moves its weights.
-    model, spec = network_for_scan(config["weightsFile"], subject)
+    model, spec = network_to_tune(config["weightsFile"])
     tuner = FineTuner(model, spec, subject, Tuning(learning_rate=config["learning_rate"]))
     tuner.run(config["finetune"])
     return tuner.chi()

@@ -27,6 +27,7 @@ SPEC = {
     "filters": 24,  # of the first level; doubled at each further one
     "depth": 5,  # levels; the grid must be a multiple of shuffle·2^(depth−1)
     "convs_per_level": 1,
+    "tile": 0,  # edge of the tiles it is applied in, its training patches'; 0: the whole volume
     "shuffle": 1,  # 2: work on half the grid, blocks of 2³ voxels as channels
     "norm": "domain",  # "domain", "batch" (shared), "group", "instance", "none"
     "negative_slope": 0.0,  # of the ReLU: above 0 no feature can die
@@ -62,6 +63,8 @@ def make_spec(config: dict) -> dict:
     counts = ("filters", "depth", "convs_per_level", "shuffle")
     if min(spec[key] for key in counts) < 1:
         raise ValueError(f"{', '.join(counts)}: expected whole numbers of at least 1")
+    if spec["tile"] % (2 * grid_multiple(spec)):
+        raise ValueError(f"tile {spec['tile']}: expected a multiple of {2 * grid_multiple(spec)}")
     return spec
 
 

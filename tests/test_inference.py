@@ -5,6 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+import network_model.quiet  # noqa: F401
+
+# isort: split
+import keras
 from scans import INVERSION, KERAS_ON_NUMPY, PLAIN, VOXEL, make_network, make_scan
 
 from network_model import inference
@@ -113,18 +118,56 @@ def test_a_network_for_structured_errors_takes_over_by_their_share(networks, tmp
     make_network(tmp_path / "second.h5", keys)
     model, spec = load_network(tmp_path / "second.h5")
     subject = subject_of((23, 31, 26))
-    chi, chosen = {}, {}
-    for share in (0.0, 0.4, 0.6, 1.0):
+    chi = {}
+    for share in (0.0, 0.4, 1.0):
         monkeypatch.setattr(inference, "structured_share", lambda *_, share=share: share)
         chi[share] = predict(model, spec, subject, mirrors=True)
-        chosen[share] = inference.network_for_scan(tmp_path / "second.h5", subject)[1]["scope"]
     first = inference.scan_channels(spec, subject, mirrors=True)["first"]
     np.testing.assert_allclose(chi[0.0], first, atol=1e-6)
     np.testing.assert_allclose(chi[0.4], 0.6 * chi[0.0] + 0.4 * chi[1.0], atol=1e-6)
     assert np.abs(chi[1.0] - chi[0.0]).max() > 1e-3
-    assert chosen == {0.0: "all", 0.4: "all", 0.6: "structured", 1.0: "structured"}
     with pytest.raises(ValueError, match="scope 'structured': needs the input 'first'"):
         make_spec({"scope": "structured"})
+
+
+@pytest.mark.parametrize("shape", [(37, 22, 60), (16, 33, 48)])
+def test_small_tiles_cover_every_voxel_as_often(shape):
+    """A network that gives its first input back does so through tiles, whatever their mirrors."""
+    x = keras.Input((None, None, None, 2), name="target_x")
+    mask = keras.Input((None, None, None, 1), name="target_mask")
+    model = keras.Model({"target_x": x, "target_mask": mask}, {"target_chi": x[..., :1] * mask})
+    rng = np.random.default_rng(0)
+    given = rng.standard_normal((*shape, 2)).astype(np.float32)
+    inside = np.ones(shape, np.float32)
+    for mirrors in (False, True):
+        chi = inference._small_tiles(model, given, inside, 16, mirrors)
+        np.testing.assert_allclose(chi, given[..., 0], atol=1e-4)
+    for size in shape:
+        starts = inference._half_overlapping(size, 16)
+        assert starts[0] == 0
+        assert starts[-1] == max(size - 16, 0)
+        assert all(0 < b - a <= 8 for a, b in itertools.pairwise(starts))
+
+
+def test_a_network_of_tiles_sees_them_as_its_patches(networks, tmp_path):
+    keys = {"filters": 3, "depth": 3, "tile": 16}
+    model, spec = make_network(tmp_path / "tiles.h5", keys)
+    subject = subject_of((23, 31, 26))
+    x, mask, box = inference.network_volume(spec, subject)
+    tile = {"target_x": x[None, :16, :16, :16], "target_mask": mask[None, :16, :16, :16, None]}
+    corner = np.asarray(model(tile, training=False)["target_chi"])[0, ..., 0]
+    chi = inference._small_tiles(model, x, mask, 16, False)
+    np.testing.assert_allclose(chi[0, 0, 0], corner[0, 0, 0], atol=1e-5)  # no other tile is there
+    expected = uncrop(chi / CHI_SCALE, box, subject.mask.shape)
+    np.testing.assert_allclose(predict(model, spec, subject), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="can't be fine-tuned"):
+        inference.network_to_tune(tmp_path / "tiles.h5")
+    save_network(*networks["inversion"], tmp_path / "first.h5")
+    keys |= {"inputs": ["field", "first"], "firstFile": str(tmp_path / "first.h5")}
+    make_network(tmp_path / "second.h5", keys)
+    assert inference.network_to_tune(tmp_path / "second.h5")[1]["inputs"][-1] == "tikhonov"
+    with pytest.raises(ValueError, match="tile 12: expected a multiple of 8"):
+        make_spec({"depth": 3, "tile": 12})
 
 
 def test_a_first_network_must_be_named():

@@ -21,6 +21,7 @@ config = {
     "depth": 4,
     "convs_per_level": 2,
     "shuffle": 2,
+    "tile": 64,
     "norm": "none",
     "negative_slope": 0.1,
     "use_bias": False,

@@ -18,7 +18,7 @@ import keras
 from configs import run_step, save_config
 from network_model.callbacks import append_row, cut_rows, plot_curves, read_rows
 from network_model.finetune import METHODS, FineTuner, Tuning, refine_image
-from network_model.inference import network_for_scan
+from network_model.inference import network_to_tune
 from network_model.subject import subject_from_config
 from network_model.unet import file_hash
 
@@ -51,7 +51,7 @@ def main(config: dict) -> None:
     tuning, folder = Tuning.from_config(config), Path(config["dstFolder"])
     final = folder / "chi.nii.gz"
     subject = subject_from_config(config, TAG)
-    model, spec = network_for_scan(config["weightsFile"], subject)
+    model, spec = network_to_tune(config["weightsFile"])
     # The weights' hash too: a folder of other weights under the same name is not finished.
     save_config(config | {"weights_sha256": file_hash(config["weightsFile"])}, folder)
     if final.is_file():
