@@ -60,6 +60,7 @@ def test_map_is_on_the_grid_of_the_field_in_ppm(scan, reference_run):
     plain = predict(
         *load_network(scan / "inversion.h5"),
         load_subject(scan / "field.nii.gz", scan / "mask.nii.gz"),
+        mirrors=True,
     )
     np.testing.assert_allclose(volume.data, plain, atol=1e-7)
 
