@@ -9,6 +9,7 @@ or attention look at the whole grid ("group", "instance", "nonlocal_gated") see 
 import functools
 import itertools
 import math
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -107,7 +108,8 @@ def scan_channels(
     names = [name for name in spec["inputs"] if name != FIRST]
     model = None
     if FIRST in spec["inputs"]:
-        model, first = load_first(**spec["first"])
+        written = Path(spec["first"]["path"]).stat().st_mtime_ns
+        model, first = load_first(**spec["first"], written=written)
         names += [name for name in first["inputs"] if name not in (*names, FIRST)]
     geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
     channels = make_channels(subject.field, *geometry, names)
@@ -119,8 +121,12 @@ def scan_channels(
 
 
 @functools.lru_cache(maxsize=2)
-def load_first(path: str, group: str):
-    """The network of a file's group that makes the channel "first", and its specification."""
+def load_first(path: str, group: str, written: int):
+    """The network that makes the channel "first", and its specification, kept for further scans.
+
+    Args:
+        path: weights file; group: of it; written: time of its last change [ns].
+    """
     return load_network(path, group=group)
 
 
