@@ -33,7 +33,7 @@ def compare(name: str, a, b, repeats: int) -> str:
     pairs = [(_seconds(a), _seconds(b)) for _ in range(repeats)]
     ratio = statistics.median(y / x for x, y in pairs)
     first, second = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return f"{name:<62} {first:9.3f} {second:9.3f} {ratio:8.2f}"
+    return f"{name:<72} {first:9.3f} {second:9.3f} {ratio:8.2f}"
 
 
 def _seconds(call) -> float:
@@ -90,7 +90,7 @@ def gpu_rows(chi, field, mask, voxel_size, repeats: int):
 
 
 def network_rows(head: dict, voxel_size, repeats: int):
-    """A training step and a whole volume of three networks."""
+    """A training step and a whole volume of some networks."""
     subject = make_subject(forward_field(head["chi"], voxel_size), head["mask"], voxel_size)
     plain = {**SPEC, "filters": 16, "depth": 4}
     specs = {
@@ -102,10 +102,20 @@ def network_rows(head: dict, voxel_size, repeats: int):
     for other in others:
         yield compare(f"training step, 64³ patch: {first} | {other}",
                       trainer(specs[first]), trainer(specs[other]), repeats)  # fmt: skip
-    model = build_unet(specs["no norm"], ("target",))
+    two = {**plain, "norm": "none", "convs_per_level": 2}
+    half = make_spec({**two, "filters": 32, "shuffle": 2})
+    yield compare("training step, two convolutions: 16 filters | 32 on half the grid",
+                  trainer(make_spec(two)), trainer(half), repeats)  # fmt: skip
+    spec = specs["no norm"]
+    model = build_unet(spec, ("target",))
     yield compare("whole volume: one pass | tiles in 3 GB",
-                  lambda: predict(model, specs["no norm"], subject),
-                  lambda: predict(model, specs["no norm"], subject, 3.0), 2)  # fmt: skip
+                  lambda: predict(model, spec, subject),
+                  lambda: predict(model, spec, subject, 3.0), 2)  # fmt: skip
+    tiled = {**half, "tile": 64}
+    second = build_unet(half, ("target",))
+    yield compare("eight mirror images: 16 filters, whole | 32 on half the grid, 64³ tiles",
+                  lambda: predict(model, spec, subject, mirrors=True),
+                  lambda: predict(second, tiled, subject, mirrors=True), 2)  # fmt: skip
 
 
 def trainer(spec: dict):
@@ -127,7 +137,7 @@ def main() -> None:
     voxel_size = (160 / args.size,) * 3
     head = make_head((args.size,) * 3, voxel_size, np.random.default_rng(1))
     print(f"Keras {keras.__version__} on {keras.backend.backend()}, {args.size}³ voxels")
-    print(f"{'A | B':<62} {'A [s]':>9} {'B [s]':>9} {'B/A':>8}")
+    print(f"{'A | B':<72} {'A [s]':>9} {'B [s]':>9} {'B/A':>8}")
     for rows in (physics_rows, network_rows):
         for line in rows(head, voxel_size, args.repeats):
             print(line, flush=True)
