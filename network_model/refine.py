@@ -32,7 +32,7 @@ def refine(
     *,
     magnitude=None,
     tv_share: float = 0.1,
-    wiener_share: float = 0.5,
+    wiener_share: float = 0.25,
     prior_error: float = 0.05,
     iterations: int = 0,
     pull: float = 0.3,
