@@ -26,8 +26,8 @@ RAMP = 16  # voxels over which two tiles are blended
 FORWARD_COPIES = 9
 TRAINING_COPIES = 20
 BYTES_PER_VALUE = 4
-BASE_GB = 0.9  # Keras, TensorFlow and the libraries
-VOLUME_COPIES = 24  # float32 copies of the whole volume that the input channels need
+BASE_GB = 1.0  # Keras, TensorFlow and the libraries
+VOLUME_COPIES = 44  # float32 copies of the whole volume that the input channels need
 GIB = 1024**3
 
 
