@@ -63,7 +63,7 @@ def predict(
     share = scope_share(spec, subject)
     if share == 0:
         return channels[FIRST]
-    x, mask, box = network_volume(spec, subject, memory_gb, channels)
+    x, mask, box = network_volume(spec, subject, channels)
     if keras.backend.backend() == "tensorflow":
         model.jit_compile = False  # XLA compiles minutes for a shape that is seen once
     if spec["tile"]:
@@ -130,14 +130,14 @@ def load_first(path: str, group: str, written: int):
     return load_network(path, group=group)
 
 
-def network_volume(spec: dict, subject, memory_gb: float | None = None, channels=None):
+def network_volume(spec: dict, subject, channels: dict | None = None):
     """A scan's channels cut to the mask's box and padded to the network's multiple.
 
     Returns:
         input (X, Y, Z, C) and mask (X, Y, Z) float32 in network units, and the box they are from.
     """
     if channels is None:
-        channels = scan_channels(spec, subject, memory_gb)
+        channels = scan_channels(spec, subject)
     box = bounding_box(subject.mask)
     shape = padded_shape([s.stop - s.start for s in box], grid_multiple(spec))
     x = {name: crop_pad(channels[name], box, shape) for name in spec["inputs"]}
