@@ -65,6 +65,10 @@ def physics_rows(head: dict, voxel_size, repeats: int):
                   lambda: tv_admm(field, mask, voxel_size, iterations=10),
                   lambda: tv_admm(field, mask, voxel_size, iterations=10, nonlinear=True),
                   repeats)  # fmt: skip
+    yield compare("TV by ADMM, 10 iterations: plain | guided by a map",
+                  lambda: tv_admm(field, mask, voxel_size, iterations=10),
+                  lambda: tv_admm(field, mask, voxel_size, iterations=10, guide=chi),
+                  repeats)  # fmt: skip
     yield compare("Tikhonov | TV by ADMM, as the channels of the network have it",
                   lambda: tikhonov(field, mask, voxel_size),
                   lambda: invert("tv", field, mask, voxel_size), repeats)  # fmt: skip

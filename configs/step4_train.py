@@ -11,9 +11,10 @@ config = {
     # Network, see unet.py
     "architecture": "unet",  # or "nonlocal_gated": the cited paper's (arXiv 1904.05493)
     "inputs": ["field", "mask"],  # channels; those beyond field and mask must be in the patch file
-    "scope": "all",  # or "structured": with firstFile, takes over as far as errors are structured
     "residual": None,  # input channel that the output is a correction to, e.g. "tv"
+    "linear_path": False,  # True: adds a learned weighted sum of the inputs to the output
     "firstFile": None,  # weights whose map is the channel "first"; kept in the new weights
+    "first_share": 0.0,  # of that map in the mean where errors are white; 1: structured ones only
     "filters": 24,  # of the first level, doubled at each further one
     "depth": 5,  # levels
     "convs_per_level": 1,  # convolutions per level, down and up

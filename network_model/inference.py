@@ -60,7 +60,7 @@ def predict(
     """
     if channels is None:
         channels = scan_channels(spec, subject, memory_gb, mirrors)
-    share = scope_share(spec, subject)
+    share = own_share(spec, subject)
     if share == 0:
         return channels[FIRST]
     x, mask, box = network_volume(spec, subject, channels)
@@ -77,11 +77,12 @@ def predict(
     return chi
 
 
-def scope_share(spec: dict, subject) -> float:
+def own_share(spec: dict, subject) -> float:
     """Share of a network's map in that of a scan, 0 to 1; the rest is its first network's."""
-    if spec["scope"] == "all":
+    if not spec["first_share"]:
         return 1.0
-    return structured_share(subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
+    geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
+    return 1 - spec["first_share"] * (1 - structured_share(*geometry))
 
 
 def network_to_tune(path) -> tuple[keras.Model, dict]:

@@ -1,12 +1,17 @@
 """Refinement of a network's map on its scan: the map moves, not the weights; seconds on a CPU.
 
-1. Mean with a classical map. The errors of a network and of a direct inversion differ, so that a
-   mean is closer to the truth than either: with total variation where the field's errors are white,
-   with the Wiener inverse where they are structured, which a scan tells (`structured_share`).
-2. What this mean leaves unexplained of the field is put back by a Wiener filter with the scan's own
+A scan tells whether its field's errors are white or structured (`structured_share`).
+
+1. Where they are white, total variation twice, with the network's map as guide: once for χ, once
+   for what is to be added to that map. Both may have edges at little cost where the map has them;
+   the first knows nothing else of the network, the second changes it where it must. Their errors
+   differ, so that a mean is closer to the truth than each; the lower the noise, the more of it
+   follows the data (`guided_mean`).
+2. Where they are structured, a mean with the Wiener inverse.
+3. What this mean leaves unexplained of the field is put back by a Wiener filter with the scan's own
    noise spectrum (`wiener`): much where the dipole passes the field and noise is low, nothing on
    the cone.
-3. On demand (`iterations`): argmin ½‖W·(D∗χ − field)‖² + α·Σ|∇χ| + ½·μ·‖χ − map‖² by ADMM on
+4. On demand (`iterations`): argmin ½‖W·(D∗χ − field)‖² + α·Σ|∇χ| + ½·μ·‖χ − map‖² by ADMM on
    FFTs, linear or nonlinear, with magnitude weights and α from the noise (`tv_admm`).
 
 The same numbers for all scans; nothing is fitted to a truth.
@@ -14,6 +19,7 @@ The same numbers for all scans; nothing is fitted to a truth.
 
 import numpy as np
 
+from training_data.dipole import forward_field
 from training_data.inversion import noise_weight, tv_admm, wiener
 from training_data.noise import estimate_noise, structured_noise
 
@@ -21,6 +27,10 @@ from training_data.noise import estimate_noise, structured_noise
 # simulated fields with white noise have 0.004 to 0.006, measured or disturbed ones 0.02 to 0.1.
 STRUCTURED = (0.008, 0.04)
 NEXT_TO_NOTHING = 1e-3
+# Weight of the guided total variations over that of the plain one; the guide takes back most of it
+# where edges are.
+GUIDED_WEIGHT = 4.0
+MOST_GUIDED = 0.7
 
 
 def refine(
@@ -31,9 +41,9 @@ def refine(
     b0_dir=(0.0, 0.0, 1.0),
     *,
     magnitude=None,
-    tv_share: float = 0.1,
+    guided_share: float = 0.05,
     wiener_share: float = 0.25,
-    prior_error: float = 0.05,
+    prior_error: float = 0.02,
     iterations: int = 0,
     pull: float = 0.3,
     weight_share: float = 0.6,
@@ -46,14 +56,15 @@ def refine(
         field: local field, (X, Y, Z) [ppm]; mask: (X, Y, Z).
         voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
         magnitude: (X, Y, Z), any scale, or None; weighs the data of total variation and of ADMM.
-        tv_share: share of the total-variation map in the mean where all errors are white.
+        guided_share: share of the guided total variation in the mean where all errors are white and
+            the noise is as large as the map's standard deviation; it grows as the noise falls.
         wiener_share: share of the Wiener inverse where all errors are structured.
         prior_error: power of the mean's error over that of χ where all errors are white; the more
-            they are structured, the less of what is unexplained belongs to χ. 0 leaves step 2 out.
-        iterations: of ADMM; 0 leaves step 3 out.
-        pull: μ of step 3, dimensionless: where D² is below it, the map decides.
-        weight_share: α of step 3 over the weight that total variation alone would have.
-        nonlinear: compare phases instead of fields in step 3. Off: a local field is unwrapped
+            they are structured, the less of what is unexplained belongs to χ. 0 leaves step 3 out.
+        iterations: of ADMM; 0 leaves step 4 out.
+        pull: μ of step 4, dimensionless: where D² is below it, the map decides.
+        weight_share: α of step 4 over the weight that total variation alone would have.
+        nonlinear: compare phases instead of fields in step 4. Off: a local field is unwrapped
             already, and beside a source of 1 ppm phases beyond π lead the descent to a wrong map.
 
     Returns:
@@ -67,23 +78,53 @@ def refine(
             f"map {np.shape(chi_network)}, field {np.shape(field)} and mask {np.shape(mask)}: "
             "expected one shape"
         )
+    mask = np.asarray(mask) > 0
     geometry = (field, mask, voxel_size, b0_dir)
-    weight = noise_weight(estimate_noise(*geometry))
+    noise = estimate_noise(*geometry)
     structured = structured_share(*geometry)
     chi = np.where(mask, chi_network, 0).astype(np.float32)
-    shares = (tv_share * (1 - structured), wiener_share * structured)
-    chi *= 1 - sum(shares)
-    if shares[0]:
-        chi += shares[0] * tv_admm(*geometry, weight, magnitude=magnitude)
-    if shares[1]:
-        chi += shares[1] * wiener(*geometry)
+    if guided_share and structured < 1:
+        mean = guided_mean(chi, *geometry, noise=noise, share=guided_share, magnitude=magnitude)
+        chi += np.float32(1 - structured) * (mean - chi)
+    if wiener_share and structured > 0:
+        chi += np.float32(wiener_share * structured) * (wiener(*geometry) - chi)
     chi = data_step(chi, *geometry, prior_error=prior_error, structured=structured)
     if iterations:
         chi = tv_admm(
-            *geometry, weight_share * weight, magnitude=magnitude, nonlinear=nonlinear,
+            *geometry, weight_share * noise_weight(noise), magnitude=magnitude, nonlinear=nonlinear,
             iterations=iterations, prior=chi, pull=pull,
         )  # fmt: skip
     return chi.astype(np.float32)
+
+
+def guided_mean(
+    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, noise, share=0.05, magnitude=None
+) -> np.ndarray:
+    """Mean of a map and two total variations that are guided by it, by the scan's noise.
+
+    Args:
+        chi: map to start from, (X, Y, Z) [ppm], zero outside the mask.
+        field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
+        voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
+        noise: of the field [ppm].
+        share: of total variation for χ in the mean, where the noise is the map's standard
+            deviation. Total variation for the correction of the map has twice that of the rest.
+        magnitude: (X, Y, Z), any scale, or None; weighs the data.
+
+    Returns:
+        χ, (X, Y, Z) float32 [ppm], zero outside the mask.
+    """
+    share = min(share * float(chi[mask].std()) / max(noise, 1e-9), MOST_GUIDED)
+    if share == 0:
+        return chi
+    weight = GUIDED_WEIGHT * noise_weight(noise)
+    left = np.where(mask, field - forward_field(chi, voxel_size, b0_dir), 0).astype(np.float32)
+    sparse, correction = (
+        tv_admm(x, mask, voxel_size, b0_dir, weight, magnitude=magnitude, guide=chi)
+        for x in (field, left)
+    )
+    corrected = chi + np.float32(min(2 * share, 1)) * correction
+    return corrected + np.float32(share) * (sparse - corrected)
 
 
 def data_step(

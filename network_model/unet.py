@@ -22,8 +22,9 @@ from training_data.channels import FIRST, UNSIGNED, check_inputs
 SPEC = {
     "architecture": "unet",  # or "nonlocal_gated": arXiv 1904.05493
     "inputs": ["field", "mask"],
-    "scope": "all",  # scans it is for; "structured": as far as a scan's errors are structured
+    "first_share": 0.0,  # of the first network's map in the mean where a scan's errors are white
     "residual": None,  # input channel that the output is a correction to, e.g. "tv"
+    "linear_path": False,  # a learned weighted sum of the input channels is added to the output
     "filters": 24,  # of the first level; doubled at each further one
     "depth": 5,  # levels; the grid must be a multiple of shuffle·2^(depth−1)
     "convs_per_level": 1,
@@ -33,7 +34,6 @@ SPEC = {
     "negative_slope": 0.0,  # of the ReLU: above 0 no feature can die
     "use_bias": True,  # without bias and norm the network is homogeneous: f(a·x) = a·f(x)
 }
-SCOPES = ("all", "structured")
 ARCHITECTURES = ("unet", "nonlocal_gated")
 NORMS = ("domain", "batch", "group", "instance", "none")
 
@@ -51,11 +51,12 @@ def make_spec(config: dict) -> dict:
         if not file:
             raise ValueError(f"input {FIRST!r}: set firstFile to the weights that make it")
         spec["first"] = {"path": str(file), "group": config.get("firstGroup", "/")}
-    for key, choices in (("architecture", ARCHITECTURES), ("norm", NORMS), ("scope", SCOPES)):
+    for key, choices in (("architecture", ARCHITECTURES), ("norm", NORMS)):
         if spec[key] not in choices:
             raise ValueError(f"{key} {spec[key]!r}: expected one of {', '.join(choices)}")
-    if spec["scope"] != "all" and FIRST not in spec["inputs"]:
-        raise ValueError(f"scope {spec['scope']!r}: needs the input {FIRST!r} for other scans")
+    share = spec["first_share"]
+    if not 0 <= share <= 1 or (share and FIRST not in spec["inputs"]):
+        raise ValueError(f"first_share {share}: expected 0, or with the input {FIRST!r} up to 1")
     if spec["residual"] not in (None, *spec["inputs"]) or spec["residual"] in UNSIGNED:
         raise ValueError(f"residual {spec['residual']!r}: expected None or an inversion in inputs")
     if not 0 <= spec["negative_slope"] < 1:
@@ -104,6 +105,16 @@ def build_unet(spec: dict, domains=("source", "target")) -> keras.Model:
         join = layers.Concatenate()
         features = {name: join([features[name], skips[d][name]]) for name in domains}
         features = level(features, f"up{d}", spec["filters"] * 2**d)
+    chi = _output(spec, features, x)
+    outputs = {f"{n}_chi": layers.Multiply(name=f"{n}_chi", dtype="float32")([chi[n], mask[n]])
+               for n in domains}  # fmt: skip
+    inputs = {f"{n}_x": x[n] for n in domains} | {f"{n}_mask": mask[n] for n in domains}
+    return keras.Model(inputs, outputs, name="qsminvnet")
+
+
+def _output(spec: dict, features: dict, x: dict) -> dict:
+    """χ (batch, X, Y, Z, 1) float32 of every domain, from the last features and the inputs."""
+    shuffle = spec["shuffle"]
     last = layers.Conv3D(
         shuffle**3, 3, padding="same", use_bias=spec["use_bias"], name="last", dtype="float32",
         kernel_initializer="zeros" if spec["residual"] else "glorot_uniform",
@@ -116,10 +127,13 @@ def build_unet(spec: dict, domains=("source", "target")) -> keras.Model:
         # In float32: half precision would round what the correction is added to.
         add = layers.Add(dtype="float32")
         chi = {name: add([c, x[name][..., at : at + 1]]) for name, c in chi.items()}
-    outputs = {f"{n}_chi": layers.Multiply(name=f"{n}_chi", dtype="float32")([chi[n], mask[n]])
-               for n in domains}  # fmt: skip
-    inputs = {f"{n}_x": x[n] for n in domains} | {f"{n}_mask": mask[n] for n in domains}
-    return keras.Model(inputs, outputs, name="qsminvnet")
+    if spec["linear_path"]:
+        mix = layers.Dense(
+            1, use_bias=False, name="linear_path", dtype="float32", kernel_initializer="zeros"
+        )
+        add = layers.Add(dtype="float32")
+        chi = {name: add([c, mix(x[name])]) for name, c in chi.items()}
+    return chi
 
 
 def _each(layer, features: dict) -> dict:
@@ -248,9 +262,9 @@ def fill_network(model: keras.Model, path, group: str = "/") -> None:
 def warm_start(model: keras.Model, spec: dict, path) -> None:
     """Fill a network from a file, also from that of a smaller one, whose function it then has.
 
-    Inputs that the file's network lacks get kernels of zero; convolutions that it lacks at the end
-    of a level get the identity, which a ReLU lets pass because what arrives is not negative
-    (Net2DeeperNet: Chen 2016, arXiv 1511.05641).
+    Inputs and a linear path that the file's network lacks get kernels of zero; convolutions that it
+    lacks at the end of a level get the identity, which a ReLU lets pass because what arrives is not
+    negative (Net2DeeperNet: Chen 2016, arXiv 1511.05641).
 
     Args:
         model: as `build_unet` makes it from `spec`.
@@ -265,6 +279,8 @@ def warm_start(model: keras.Model, spec: dict, path) -> None:
         return
     same = ("architecture", "residual", "filters", "depth", "shuffle", "norm", "use_bias",
             "negative_slope")  # fmt: skip
+    if small["inputs"] != spec["inputs"] and spec["shuffle"] > 1:
+        same += ("inputs",)  # regrouped channels have other places
     other = [key for key in same if small[key] != spec[key]]
     missing = [name for name in small["inputs"] if name not in spec["inputs"]]
     deeper = spec["convs_per_level"] - small["convs_per_level"]
@@ -275,13 +291,14 @@ def warm_start(model: keras.Model, spec: dict, path) -> None:
             f"norm, convs_per_level may grow; found {small}"
         )
     at = [spec["inputs"].index(name) for name in small["inputs"]]
+    grown = ("down0_0_conv/kernel", "down0_0_gate/kernel")
     with h5py.File(path) as file:
         for name, variable in _variables(model).items():
             stored = name if name in file else name.replace("_norm_target/", "_norm_source/")
             value = np.zeros(variable.shape, np.float32)
-            if stored not in file and name.endswith("kernel"):
+            if stored not in file and name.endswith("_conv/kernel"):
                 value[1, 1, 1] = np.eye(variable.shape[-1])
-            elif name in ("down0_0_conv/kernel", "down0_0_gate/kernel"):
+            elif name in grown and small["inputs"] != spec["inputs"]:
                 value[:, :, :, at] = file[name][()]
             elif stored in file:
                 value[:] = file[stored][()]

@@ -111,23 +111,31 @@ def test_a_second_network_is_given_the_first_ones_map(networks, tmp_path):
     assert read_spec(tmp_path / "third.h5", "/first")["first"]["group"] == "/first/first"
 
 
-def test_a_network_for_structured_errors_takes_over_by_their_share(networks, tmp_path, monkeypatch):
+@pytest.mark.parametrize("first_share", [1.0, 0.5])
+def test_the_first_map_has_its_share_where_errors_are_white(
+    networks, tmp_path, monkeypatch, first_share
+):
     save_network(*networks["inversion"], tmp_path / "first.h5")
     keys = {"inputs": ["field", "first"], "filters": 2, "depth": 2, "norm": "none"}
-    keys |= {"scope": "structured", "firstFile": str(tmp_path / "first.h5")}
+    keys |= {"first_share": first_share, "firstFile": str(tmp_path / "first.h5")}
     make_network(tmp_path / "second.h5", keys)
     model, spec = load_network(tmp_path / "second.h5")
     subject = subject_of((23, 31, 26))
     chi = {}
-    for share in (0.0, 0.4, 1.0):
-        monkeypatch.setattr(inference, "structured_share", lambda *_, share=share: share)
-        chi[share] = predict(model, spec, subject, mirrors=True)
+    for structured in (0.0, 0.4, 1.0):
+        monkeypatch.setattr(inference, "structured_share", lambda *_, share=structured: share)
+        chi[structured] = predict(model, spec, subject, mirrors=True)
     first = inference.scan_channels(spec, subject, mirrors=True)["first"]
-    np.testing.assert_allclose(chi[0.0], first, atol=1e-6)
-    np.testing.assert_allclose(chi[0.4], 0.6 * chi[0.0] + 0.4 * chi[1.0], atol=1e-6)
+    white = first_share * first + (1 - first_share) * chi[1.0]
+    np.testing.assert_allclose(chi[0.0], white, atol=1e-6)
+    np.testing.assert_allclose(chi[0.4], 0.6 * white + 0.4 * chi[1.0], atol=1e-6)
     assert np.abs(chi[1.0] - chi[0.0]).max() > 1e-3
-    with pytest.raises(ValueError, match="scope 'structured': needs the input 'first'"):
-        make_spec({"scope": "structured"})
+
+
+@pytest.mark.parametrize("keys", [{"first_share": 1.0}, {"first_share": -0.1}])
+def test_a_share_without_a_first_map_is_refused(keys):
+    with pytest.raises(ValueError, match=r"first_share .*: expected 0, or with the input 'first'"):
+        make_spec(keys)
 
 
 @pytest.mark.parametrize("shape", [(37, 22, 60), (16, 33, 48)])

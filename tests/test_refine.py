@@ -52,7 +52,7 @@ def test_output_is_masked_float32_on_the_grid(scan):
     assert not out[~mask].any()
 
 
-NOTHING = {"tv_share": 0.0, "wiener_share": 0.0, "prior_error": 0.0}
+NOTHING = {"guided_share": 0.0, "wiener_share": 0.0, "prior_error": 0.0}
 
 
 def test_each_part_can_be_left_out(scan):
@@ -65,7 +65,7 @@ def test_each_part_can_be_left_out(scan):
 def test_every_part_brings_a_wrong_map_closer(scan):
     chi, field, mask = scan
     wrong = ndimage.gaussian_filter(chi, 2) * mask
-    parts = ({"tv_share": 0.3}, {"prior_error": 0.05}, {"iterations": 20})
+    parts = ({"guided_share": 0.05}, {"prior_error": 0.05}, {"iterations": 20})
     for part in parts:
         better = refine(wrong, field, mask, VOXEL, B0, **NOTHING | part)
         assert error(better, chi, mask) < 0.9 * error(wrong, chi, mask)

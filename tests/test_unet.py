@@ -300,3 +300,30 @@ def test_on_half_the_grid_a_network_is_homogeneous_and_sees_twice_as_far():
     assert chi.shape == (2, *SHAPE, 1)
     twice = given | {"target_x": 2 * given["target_x"]}
     np.testing.assert_allclose(call(model, twice)["target_chi"], 2 * chi, rtol=1e-4, atol=1e-5)
+
+
+def test_a_linear_path_begins_at_nothing_and_carries_the_inputs(tmp_path):
+    keys = {"shuffle": 2, "norm": "none", "negative_slope": 0.1, "depth": 2}
+    small, spec = network(("source", "target"), **keys)
+    save_network(small, spec, tmp_path / "small.h5")
+    large, larger = network(("source", "target"), **keys, linear_path=True)
+    disturb(large, seed=3)
+    warm_start(large, larger, tmp_path / "small.h5")
+    given = inputs(larger, ("source", "target"))
+    before = call(small, given)
+    for name, x in call(large, given).items():
+        np.testing.assert_allclose(x, before[name], rtol=1e-6, atol=1e-6)
+    weights = np.array([2.0, -1.0], np.float32)
+    large.get_layer("linear_path").kernel.assign(weights[:, None])
+    for name, x in call(large, given).items():
+        domain = name.removesuffix("_chi")
+        added = given[f"{domain}_x"] @ weights[:, None] * given[f"{domain}_mask"]
+        np.testing.assert_allclose(x, before[name] + added, rtol=1e-5, atol=1e-5)
+
+
+def test_regrouped_inputs_cannot_grow(tmp_path):
+    small, spec = network(shuffle=2, norm="none", depth=2)
+    save_network(small, spec, tmp_path / "small.h5")
+    large, larger = network(shuffle=2, norm="none", depth=2, inputs=["field", "tikhonov", "mask"])
+    with pytest.raises(ValueError, match="weights of another architecture"):
+        warm_start(large, larger, tmp_path / "small.h5")

@@ -9,7 +9,7 @@ float32 with real FFTs.
 import numpy as np
 
 from training_data.backend import array_module, fft_module
-from training_data.dipole import dipole_kernel, forward_field
+from training_data.dipole import dipole_kernel, forward_field, gradient
 from training_data.noise import error_and_signal, estimate_noise
 from training_data.volume import bounding_box, crop_pad, next_fast_shape, uncrop
 
@@ -27,6 +27,7 @@ DATA_PENALTY = 1.0
 # Penalty of the split ∇χ over the weight of the total variation [1/ppm]: soft threshold 1/100 ppm,
 # the fastest of 20, 50, 100 and 300 on the COSMOS and FANSI heads.
 EDGE_PENALTY = 100.0
+TINY_EDGE = 1e-9  # [ppm]
 # Weights over the noise [ppm] to the power 1.5; see `noise_weight`.
 TV_PER_NOISE = 0.7
 L2_PER_NOISE = 42.0
@@ -234,8 +235,9 @@ def tv_admm(
     phase_scale: float = PHASE_SCALE,
     prior=None,
     pull: float = 0.0,
+    guide=None,
 ):
-    """Total variation: argmin ½‖W·(D∗χ − field)‖² + weight·Σ|∇χ| + ½·pull·‖χ − prior‖².
+    """Total variation: argmin ½‖W·(D∗χ − field)‖² + weight·Σ w|∇χ| + ½·pull·‖χ − prior‖².
 
     Alternating direction method of multipliers with both D∗χ and ∇χ split off, so that every step
     is a division in k-space, a division voxel by voxel or a soft threshold.
@@ -248,6 +250,9 @@ def tv_admm(
         nonlinear: compare phases instead of fields; the same weight fits both.
         phase_scale: phase of one ppm of field [rad], 2π·γ·B0·TE, for the nonlinear term.
         prior: χ (X, Y, Z) [ppm] that the result starts from and is pulled to.
+        guide: χ (X, Y, Z) [ppm] that is known to some degree. Edges cost less where it has them:
+            w = 1/(1 + |∇guide|/median|∇guide|), as when an L1 problem is solved again with weights
+            from its first answer (Candès et al. 2008, doi:10.1007/s00041-008-9045-x). None: w = 1.
 
     Raises:
         ValueError: shapes that differ, an empty mask, or a weight that is not positive.
@@ -256,7 +261,7 @@ def tv_admm(
         raise ValueError(f"weight {weight}: expected a positive number")
     p = Problem(field, mask, voxel_size, b0_dir)
     data = _DataStep(p, magnitude, phase_scale if nonlinear else None)
-    variation = _VariationStep(p, voxel_size, weight)
+    variation = _VariationStep(p, voxel_size, weight, guide)
     pull = float(pull)  # a NumPy scalar would turn the volumes into float64
     scale = pull + DATA_PENALTY * p.kernel**2 + variation.penalty * p.laplacian(voxel_size)
     scale[0, 0, 0] = max(float(scale[0, 0, 0]), 1e-6)
@@ -317,12 +322,17 @@ class _DataStep:
 class _VariationStep:
     """Soft threshold of the periodic differences of χ; keeps its dual variables."""
 
-    def __init__(self, problem, voxel_size, weight):
+    def __init__(self, problem, voxel_size, weight, guide=None):
         xp = problem.xp
         self.xp = xp
         self.steps = relative_steps(voxel_size)
         self.penalty = EDGE_PENALTY * float(weight)
-        self.threshold = 1 / EDGE_PENALTY
+        self.thresholds = [1 / EDGE_PENALTY] * 3
+        if guide is not None:
+            edges = xp.abs(gradient(problem.cut(guide), self.steps))
+            inside = edges[:, problem.mask]
+            typical = max(float(xp.median(inside)), 0.1 * float(inside.mean()), TINY_EDGE)
+            self.thresholds = list(1 / EDGE_PENALTY / (1 + edges / xp.float32(typical)))
         self.duals = [xp.zeros(problem.shape, xp.float32) for _ in range(3)]
         self.buffer = xp.empty(problem.shape, xp.float32)
 
@@ -337,7 +347,8 @@ class _VariationStep:
             self.buffer *= xp.float32(1 / self.steps[axis])
             self.buffer += dual
             # With v = Gχ + dual: the new dual is v cut to ±threshold, split − dual = v − 2·dual.
-            xp.clip(self.buffer, -self.threshold, self.threshold, out=dual)
+            limit = self.thresholds[axis]
+            xp.clip(self.buffer, -limit, limit, out=dual)
             self.buffer -= dual
             self.buffer -= dual
             self.buffer *= xp.float32(1 / self.steps[axis])

@@ -4,8 +4,8 @@ config = {
     "run": "shipped",
     "chiFile": "../shared/data/qsm2016/chi_cosmos.nii.gz",
     "maskFile": "../shared/data/qsm2016/mask.nii.gz",
-    "number": 400,  # maps
-    "seed": 47,
+    "number": 360,  # maps
+    "seed": 59,
     "elastic": "3d",
     "sourceRange": (0.3, 4.0),
     "flips": True,
@@ -15,6 +15,6 @@ config = {
     "tilt_deg": 35.0,
     "voxel_size_range": (0.7, 1.3),
     "anisotropicChance": 0.3,
-    "mixture": {"chi_map": 0.4, "phantom": 0.25, "random_labels": 0.35},
+    "mixture": {"chi_map": 0.35, "phantom": 0.25, "random_labels": 0.4},
     "shape": (128, 144, 120),
 }

@@ -4,6 +4,6 @@ config = {
     "run": "shipped",
     "noise_ppm": [0.0004, 0.015],
     "model_errors": 1.0,
-    "model_errors_chance": 0.55,
-    "seed": 47,
+    "model_errors_chance": 0.5,
+    "seed": 59,
 }
