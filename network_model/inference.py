@@ -99,23 +99,30 @@ def network_to_tune(path) -> tuple[keras.Model, dict]:
 
 
 def scan_channels(
-    spec: dict, subject, memory_gb: float | None = None, mirrors: bool = False
+    spec: dict,
+    subject,
+    memory_gb: float | None = None,
+    mirrors: bool = False,
+    known: dict | None = None,
 ) -> dict[str, np.ndarray]:
     """All input channels of a network for a scan, name → (X, Y, Z) float32 [ppm].
 
     "first" is the map of the network that is kept in this network's file, after a step towards the
     data (`data_step`): the second network corrects the first as far as physics leaves it wrong.
+
+    Args:
+        spec: the network's specification; subject, memory_gb, mirrors: as in `predict`.
+        known: channels that are made already, without "first".
     """
-    names = [name for name in spec["inputs"] if name != FIRST]
-    model = None
+    channels = dict(known or {})
+    names = [name for name in spec["inputs"] if name not in (*channels, FIRST)]
+    geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
+    if names:
+        channels |= make_channels(subject.field, *geometry, names)
     if FIRST in spec["inputs"]:
         written = Path(spec["first"]["path"]).stat().st_mtime_ns
         model, first = load_first(**spec["first"], written=written)
-        names += [name for name in first["inputs"] if name not in (*names, FIRST)]
-    geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
-    channels = make_channels(subject.field, *geometry, names)
-    if model:
-        inner = channels if FIRST not in first["inputs"] else None
+        inner = scan_channels(first, subject, memory_gb, mirrors, known=channels)
         chi = predict(model, first, subject, memory_gb, mirrors=mirrors, channels=inner)
         channels[FIRST] = data_step(chi, subject.field, *geometry)
     return channels

@@ -1,0 +1,87 @@
+"""Stack networks in one weights file: each is given the map of the one before as channel "first".
+
+    python network_model/pack.py all.h5 first.h5 second.h5 third.h5 --first-share 0.5 1.0
+
+The file is written whole or not at all, and listed with its SHA-256 in `SHA256SUMS` beside it,
+which step 6 checks. `--first-share`, a number per network but the first, sets that key of step 4: how
+much of the map of the one before is in the mean where a scan's errors are white.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import h5py
+
+import network_model.quiet  # noqa: F401  before Keras
+from configs import die, write_text
+from network_model.unet import file_hash, load_network, make_spec, read_spec, save_network
+from training_data.channels import FIRST
+
+TAG = "[pack]"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Command line."""
+    p = argparse.ArgumentParser(prog="pack.py", description=__doc__.splitlines()[0])
+    p.add_argument("output", type=Path, help="weights file to write")
+    p.add_argument("networks", type=Path, nargs="+", help="weights files of step 4, first to last")
+    p.add_argument("--first-share", type=float, nargs="*", help="of every network but the first")
+    p.add_argument("--dtype", default="float16", choices=("float16", "float32"))
+    return p
+
+
+def pack(networks: list[Path], shares: list[float], output: Path, dtype: str) -> None:
+    """Write each network with the one before it inside, the last one to `output`.
+
+    Args:
+        networks: weights files, first to last; the first is copied as it is.
+        shares: `first_share` of every network but the first.
+        output: file to write; dtype: of all but the first.
+
+    Raises:
+        ValueError: a file that is none of this project's, a network after the first that takes no
+            map of another, a share out of 0 to 1, or numbers that do not match.
+    """
+    if len(networks) < 2 or len(shares) != len(networks) - 1:
+        raise ValueError(f"{len(networks)} networks and {len(shares)} shares: expected two "
+                         "networks or more and a --first-share for each but the first")  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        inside = networks[0]
+        for i, (path, share) in enumerate(zip(networks[1:], shares, strict=True), 1):
+            if FIRST not in read_spec(path)["inputs"]:
+                raise ValueError(f"{path}: takes no map of another network (input {FIRST!r})")
+            model, spec = load_network(path, ("source", "target"))
+            spec = make_spec(spec | {"first_share": share, "firstFile": inside})
+            with h5py.File(path) as file:
+                notes = json.loads(file.attrs["notes"])
+            last = i == len(networks) - 1
+            inside = output if last else Path(folder) / f"{i}.h5"
+            save_network(model, spec, inside, notes, dtype)
+
+
+def list_hash(path: Path) -> None:
+    """Put a file's SHA-256 into `SHA256SUMS` beside it; the other lines stay."""
+    sums = path.parent / "SHA256SUMS"
+    lines = sums.read_text().splitlines() if sums.is_file() else []
+    lines = [line for line in lines if line.split()[1:] != [path.name]]
+    lines.append(f"{file_hash(path)}  {path.name}")
+    write_text(sums, "\n".join(sorted(lines, key=lambda line: line.split()[1])) + "\n")
+
+
+def main(argv: list[str]) -> None:
+    """Pack the networks that the command line names."""
+    args = parser().parse_args(argv)
+    pack(args.networks, args.first_share or [], args.output, args.dtype)
+    list_hash(args.output)
+    print(f"{TAG} {len(args.networks)} networks in {args.output}, "
+          f"{args.output.stat().st_size / 1e6:.1f} MB", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, OSError) as problem:
+        die(f"{TAG} {problem}")

@@ -1,0 +1,67 @@
+"""Networks stacked in one file: their maps are those of one after the other; mistakes."""
+
+import numpy as np
+import pytest
+from scans import INVERSION, KERAS_ON_NUMPY, PLAIN, VOXEL, make_network, make_scan
+
+from network_model.inference import predict
+from network_model.pack import main
+from network_model.reconstruction import check_weights
+from network_model.refine import data_step
+from network_model.subject import make_subject
+from network_model.unet import load_network, read_spec
+
+pytestmark = KERAS_ON_NUMPY
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A network and two that were trained on its map, each in a file of its own."""
+    make_network(tmp_path / "first.h5", INVERSION)
+    keys = PLAIN | {"norm": "none", "firstFile": str(tmp_path / "first.h5")}
+    for seed, name in enumerate(("second", "third"), 1):
+        make_network(tmp_path / f"{name}.h5", keys | {"inputs": ["field", "first"]}, seed)
+    return [str(tmp_path / f"{name}.h5") for name in ("first", "second", "third")]
+
+
+def test_each_network_is_given_the_map_of_the_one_before(files, tmp_path):
+    out = tmp_path / "weights/all.h5"
+    main([str(out), *files, "--first-share", "0", "0", "--dtype", "float32"])
+    scan = make_scan(seed=1)
+    subject = make_subject(scan["field"], scan["mask"], VOXEL, (0, 0, 1), scan["magnitude"])
+    geometry = (subject.field, subject.mask, VOXEL, subject.b0_dir)
+    chi = predict(*load_network(files[0]), subject)
+    for file in files[1:]:
+        model, spec = load_network(file)
+        channels = {"field": subject.field, "first": data_step(chi, *geometry)}
+        chi = predict(model, spec, subject, channels=channels)
+    np.testing.assert_allclose(predict(*load_network(out), subject), chi, atol=1e-6)
+
+
+def test_shares_and_hash_are_kept(files, tmp_path):
+    out = tmp_path / "all.h5"
+    (tmp_path / "SHA256SUMS").write_text("00  other.h5\n11  all.h5\n")
+    main([str(out), *files, "--first-share", "0.25", "1"])
+    assert read_spec(out)["first_share"] == 1
+    assert read_spec(out, "/first")["first_share"] == 0.25
+    assert read_spec(out, "/first/first")["inputs"] == INVERSION["inputs"]
+    digest = check_weights(out)
+    assert (tmp_path / "SHA256SUMS").read_text() == f"{digest}  all.h5\n00  other.h5\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "shares", "message"),
+    [
+        (["first"], [], "1 networks and 0 shares"),
+        (["first", "second"], ["0.5", "1"], "2 networks and 2 shares"),
+        (["second", "first"], ["1"], "first.h5: takes no map"),
+        (["first", "second"], ["1.5"], "first_share 1.5"),
+        (["first", "none"], ["1"], "no such weights"),
+    ],
+)
+def test_mistakes(files, tmp_path, names, shares, message):
+    out = tmp_path / "all.h5"
+    given = [str(tmp_path / f"{name}.h5") for name in names]
+    with pytest.raises(ValueError, match=message):
+        main([str(out), *given, "--first-share", *shares])
+    assert not out.exists()
