@@ -3,8 +3,8 @@
     python network_model/pack.py all.h5 first.h5 second.h5 third.h5 --first-share 0.5 1.0
 
 The file is written whole or not at all, and listed with its SHA-256 in `SHA256SUMS` beside it,
-which step 6 checks. `--first-share`, a number per network but the first, sets that key of step 4: how
-much of the map of the one before is in the mean where a scan's errors are white.
+which step 6 checks. `--first-share`, a number per network but the first, sets that key of step 4:
+how much of the map of the one before is in the mean where a scan's errors are white.
 """
 
 import argparse
