@@ -107,7 +107,7 @@ def network_rows(head: dict, voxel_size, repeats: int):
         yield compare(f"training step, 64³ patch: {first} | {other}",
                       trainer(specs[first]), trainer(specs[other]), repeats)  # fmt: skip
     two = {**plain, "norm": "none", "convs_per_level": 2}
-    half = make_spec({**two, "filters": 32, "shuffle": 2})
+    half = make_spec({**two, "filters": 32, "shuffle": 2, "tile": 64})
     yield compare("training step, two convolutions: 16 filters | 32 on half the grid",
                   trainer(make_spec(two)), trainer(half), repeats)  # fmt: skip
     spec = specs["no norm"]
@@ -115,11 +115,10 @@ def network_rows(head: dict, voxel_size, repeats: int):
     yield compare("whole volume: one pass | tiles in 3 GB",
                   lambda: predict(model, spec, subject),
                   lambda: predict(model, spec, subject, 3.0), 2)  # fmt: skip
-    tiled = {**half, "tile": 64}
     second = build_unet(half, ("target",))
     yield compare("eight mirror images: 16 filters, whole | 32 on half the grid, 64³ tiles",
                   lambda: predict(model, spec, subject, mirrors=True),
-                  lambda: predict(second, tiled, subject, mirrors=True), 2)  # fmt: skip
+                  lambda: predict(second, half, subject, mirrors=True), 2)  # fmt: skip
 
 
 def trainer(spec: dict):

@@ -86,6 +86,7 @@ class SpaceToDepth(keras.layers.Layer):
         return ops.reshape(x, (-1, a, b, c, r**3 * channels))
 
     def compute_output_shape(self, input_shape):
+        """Shape (batch, X/r, Y/r, Z/r, r³·C) for (batch, X, Y, Z, C)."""
         batch, *size, channels = input_shape
         size = [n and n // self.factor for n in size]
         return (batch, *size, channels * self.factor**3)
@@ -106,6 +107,7 @@ class DepthToSpace(SpaceToDepth):
         return ops.reshape(x, (-1, r * a, r * b, r * c, depth // r**3))
 
     def compute_output_shape(self, input_shape):
+        """Shape (batch, r·X, r·Y, r·Z, C) for (batch, X, Y, Z, r³·C)."""
         batch, *size, depth = input_shape
         size = [n and n * self.factor for n in size]
         return (batch, *size, depth // self.factor**3)

@@ -122,16 +122,15 @@ def _output(spec: dict, features: dict, x: dict) -> dict:
     chi = _each(last, features)
     if shuffle > 1:
         chi = _each(DepthToSpace(shuffle, dtype="float32"), chi)
+    # In float32: half precision would round what the correction is added to.
+    add = layers.Add(dtype="float32")
     if spec["residual"]:
         at = spec["inputs"].index(spec["residual"])
-        # In float32: half precision would round what the correction is added to.
-        add = layers.Add(dtype="float32")
         chi = {name: add([c, x[name][..., at : at + 1]]) for name, c in chi.items()}
     if spec["linear_path"]:
         mix = layers.Dense(
             1, use_bias=False, name="linear_path", dtype="float32", kernel_initializer="zeros"
         )
-        add = layers.Add(dtype="float32")
         chi = {name: add([c, mix(x[name])]) for name, c in chi.items()}
     return chi
 
@@ -281,14 +280,16 @@ def warm_start(model: keras.Model, spec: dict, path) -> None:
             "negative_slope")  # fmt: skip
     if small["inputs"] != spec["inputs"] and spec["shuffle"] > 1:
         same += ("inputs",)  # regrouped channels have other places
+    if small["linear_path"]:
+        same += ("linear_path",)  # it would be lost
     other = [key for key in same if small[key] != spec[key]]
     missing = [name for name in small["inputs"] if name not in spec["inputs"]]
     deeper = spec["convs_per_level"] - small["convs_per_level"]
     plain = spec["architecture"] == "unet" and spec["norm"] == "none" and not spec["negative_slope"]
     if other or missing or deeper < 0 or (deeper and not plain):
         raise ValueError(
-            f"{path}: weights of another architecture: only inputs and, for a ReLU U-Net without "
-            f"norm, convs_per_level may grow; found {small}"
+            f"{path}: weights of another architecture: only inputs, a linear path and, for a ReLU "
+            f"U-Net without norm, convs_per_level may grow; found {small}"
         )
     at = [spec["inputs"].index(name) for name in small["inputs"]]
     grown = ("down0_0_conv/kernel", "down0_0_gate/kernel")

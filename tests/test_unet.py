@@ -321,6 +321,14 @@ def test_a_linear_path_begins_at_nothing_and_carries_the_inputs(tmp_path):
         np.testing.assert_allclose(x, before[name] + added, rtol=1e-5, atol=1e-5)
 
 
+def test_a_linear_path_cannot_be_lost(tmp_path):
+    small, spec = network(norm="none", linear_path=True)
+    save_network(small, spec, tmp_path / "small.h5")
+    large, larger = network(norm="none")
+    with pytest.raises(ValueError, match="weights of another architecture"):
+        warm_start(large, larger, tmp_path / "small.h5")
+
+
 def test_regrouped_inputs_cannot_grow(tmp_path):
     small, spec = network(shuffle=2, norm="none", depth=2)
     save_network(small, spec, tmp_path / "small.h5")
