@@ -60,7 +60,7 @@ def predict(
     """
     if channels is None:
         channels = scan_channels(spec, subject, memory_gb, mirrors)
-    share = own_share(spec, subject)
+    share = own_share(spec, subject, channels)
     if share == 0:
         return channels[FIRST]
     x, mask, box = network_volume(spec, subject, channels)
@@ -77,12 +77,16 @@ def predict(
     return chi
 
 
-def own_share(spec: dict, subject) -> float:
+def own_share(spec: dict, subject, channels: dict) -> float:
     """Share of a network's map in that of a scan, 0 to 1; the rest is its first network's."""
     if not spec["first_share"]:
         return 1.0
+    return 1 - spec["first_share"] * (1 - _structured(subject, channels))
+
+
+def _structured(subject, channels: dict) -> float:
     geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
-    return 1 - spec["first_share"] * (1 - structured_share(*geometry))
+    return structured_share(*geometry, tv=channels.get("tv"))
 
 
 def network_to_tune(path) -> tuple[keras.Model, dict]:
@@ -124,7 +128,8 @@ def scan_channels(
         model, first = load_first(**spec["first"], written=written)
         inner = scan_channels(first, subject, memory_gb, mirrors, known=channels)
         chi = predict(model, first, subject, memory_gb, mirrors=mirrors, channels=inner)
-        channels[FIRST] = data_step(chi, subject.field, *geometry)
+        structured = _structured(subject, channels)
+        channels[FIRST] = data_step(chi, subject.field, *geometry, structured=structured)
     return channels
 
 

@@ -5,8 +5,9 @@ A scan tells whether its field's errors are white or structured (`structured_sha
 1. Where they are white, total variation twice, with the network's map as guide: once for χ, once
    for what is to be added to that map. Both may have edges at little cost where the map has them;
    the first knows nothing else of the network, the second changes it where it must. Their errors
-   differ, so that a mean is closer to the truth than each; the lower the noise, the more of it
-   follows the data (`guided_mean`).
+   differ, so that a mean is closer to the truth than each. The lower the noise, the more of it
+   follows the data; the flatter the map between its edges, the more of it is total variation for χ
+   (`guided_mean`).
 2. Where they are structured, a mean with the Wiener inverse.
 3. What this mean leaves unexplained of the field is put back by a Wiener filter with the scan's own
    noise spectrum (`wiener`): much where the dipole passes the field and noise is low, nothing on
@@ -18,19 +19,25 @@ The same numbers for all scans; nothing is fitted to a truth.
 """
 
 import numpy as np
+from scipy import ndimage
 
+from training_data.channels import make_channels
 from training_data.dipole import forward_field
 from training_data.inversion import noise_weight, tv_admm, wiener
 from training_data.noise import estimate_noise, structured_noise
 
-# Ratio of error to signal at low |k| where the share of structured error begins and is complete:
-# simulated fields with white noise have 0.004 to 0.006, measured or disturbed ones 0.02 to 0.1.
-STRUCTURED = (0.008, 0.04)
+# Ratio of error to signal at low |k|, in what total variation leaves of the field, where the share
+# of structured error begins and is complete. Simulated fields with white noise have 0.0001 to
+# 0.0003 (one of twelve 0.0007); with errors of 0.15, 0.3 and 0.6 of the field's spread 0.0006,
+# 0.0022 and 0.006 to 0.014; the measured one 0.021.
+STRUCTURED = (0.0004, 0.012)
 NEXT_TO_NOTHING = 1e-3  # prior_error or share that is not worth its seconds
 # Weight of the guided total variations over that of the plain one; the guide takes back most of it
 # where edges are.
 GUIDED_WEIGHT = 4.0
 MOST_GUIDED = 0.7
+# `flatness` between which the share of guided total variation grows, and by how much at most.
+FLAT, MORE_IF_FLAT = (1.47, 2.0), 2.2
 # Total variation loses fast where errors are structured: best powers of 1 − `structured_share` on
 # heads 2001 and 2003 with errors of 0.15 and 0.3 of the field's spread are 2 and 4 or more.
 WHITE_POWER = 3
@@ -112,13 +119,14 @@ def guided_mean(
         voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
         noise: of the field [ppm].
         share: of total variation for χ in the mean, where the noise is the map's standard
-            deviation; of the correction, twice as much is added to the map.
+            deviation and the map has texture; of the correction, twice as much is added to the map.
         magnitude: (X, Y, Z), any scale, or None; weighs the data.
 
     Returns:
         χ, (X, Y, Z) float32 [ppm], zero outside the mask.
     """
     share = min(share * float(chi[mask].std()) / max(noise, 1e-9), MOST_GUIDED)
+    share = min(share * np.interp(flatness(chi, mask), FLAT, (1, MORE_IF_FLAT)), 1)
     if share == 0:
         return chi
     weight = GUIDED_WEIGHT * noise_weight(noise)
@@ -152,18 +160,42 @@ def data_step(
     prior_error *= 1 - structured
     if prior_error <= NEXT_TO_NOTHING:
         return chi
-    return wiener(*geometry, prior=chi, prior_error=prior_error)
+    return wiener(*geometry, prior=chi, prior_error=prior_error, off_cone=1)
 
 
-def structured_share(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> float:
+def structured_share(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, tv=None) -> float:
     """How far the errors of a field are structured: 0 for white noise, 1 for a measured field.
 
-    From the errors at low |k| (`structured_noise`).
+    From the errors at low |k| in what a total-variation inverse leaves of the field
+    (`structured_noise`).
 
     Args:
         field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
         voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
+        tv: that inverse, (X, Y, Z) [ppm], where it is made already.
     """
-    _, ratio = structured_noise(field, mask, voxel_size, b0_dir)
+    geometry = (mask, voxel_size, b0_dir)
+    if tv is None:
+        tv = make_channels(field, *geometry, ["tv"])["tv"]
+    left = np.where(mask, field - forward_field(tv, voxel_size, b0_dir), 0)
+    _, ratio = structured_noise(field, *geometry, left=left)
     low, high = np.log(STRUCTURED)
     return float(np.clip((np.log(max(ratio, 1e-9)) - low) / (high - low), 0, 1))
+
+
+def flatness(chi, mask) -> float:
+    """How piecewise constant a map is: mean over median of its steps from voxel to voxel.
+
+    Args:
+        chi: (X, Y, Z); mask: (X, Y, Z) bool.
+
+    Returns:
+        1.4 for a head with texture, 2 and more for a phantom of flat regions, infinite where most
+        steps are zero; 1 for a map of zeros.
+    """
+    inner = ndimage.binary_erosion(mask, iterations=2)
+    steps = sum(np.diff(chi, axis=axis, prepend=0) ** 2 for axis in range(3))[inner] ** 0.5
+    if not steps.any():
+        return 1.0
+    middle = float(np.median(steps))
+    return float(steps.mean()) / middle if middle > 0 else np.inf

@@ -16,6 +16,7 @@ CHANNEL_SCALE = {
     "tikhonov": CHI_SCALE,
     "tikhonov_strong": CHI_SCALE,
     "wiener": CHI_SCALE,
+    "wiener_cone": CHI_SCALE,
     "tv": CHI_SCALE,
     "first": CHI_SCALE,
 }

@@ -278,8 +278,6 @@ def warm_start(model: keras.Model, spec: dict, path) -> None:
         return
     same = ("architecture", "residual", "filters", "depth", "shuffle", "norm", "use_bias",
             "negative_slope")  # fmt: skip
-    if small["inputs"] != spec["inputs"] and spec["shuffle"] > 1:
-        same += ("inputs",)  # regrouped channels have other places
     if small["linear_path"]:
         same += ("linear_path",)  # it would be lost
     other = [key for key in same if small[key] != spec[key]]
@@ -291,7 +289,9 @@ def warm_start(model: keras.Model, spec: dict, path) -> None:
             f"{path}: weights of another architecture: only inputs, a linear path and, for a ReLU "
             f"U-Net without norm, convs_per_level may grow; found {small}"
         )
-    at = [spec["inputs"].index(name) for name in small["inputs"]]
+    places = [spec["inputs"].index(name) for name in small["inputs"]]
+    block = len(spec["inputs"])  # of the channels of one voxel
+    at = [i * block + place for i in range(spec["shuffle"] ** 3) for place in places]
     grown = ("down0_0_conv/kernel", "down0_0_gate/kernel")
     with h5py.File(path) as file:
         for name, variable in _variables(model).items():
@@ -301,6 +301,8 @@ def warm_start(model: keras.Model, spec: dict, path) -> None:
                 value[1, 1, 1] = np.eye(variable.shape[-1])
             elif name in grown and small["inputs"] != spec["inputs"]:
                 value[:, :, :, at] = file[name][()]
+            elif name == "linear_path/kernel" and name in file:
+                value[places] = file[name][()]
             elif stored in file:
                 value[:] = file[stored][()]
             variable.assign(value)

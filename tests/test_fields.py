@@ -107,6 +107,7 @@ def test_a_bad_record_is_named(tmp_path, text):
         ({"noise_ppm": [0, 0.01]}, "noise_ppm"),
         ({"noise_ppm": ["low", "high"]}, "noise_ppm"),
         ({"model_errors": 2.0}, "model_errors 2.0"),
+        ({"model_error_shares": {"fibre": 1.0}}, "model_error_shares: unknown"),
         ({"b0_dir": (0, 0, 0)}, "b0_dir"),
         ({"voxel_size": (1, 1)}, "voxel_size"),
     ],

@@ -6,6 +6,7 @@ from scipy.ndimage import gaussian_filter
 
 from training_data import inversion
 from training_data.dipole import dipole_kernel, forward_field
+from training_data.noise import ERROR_SHARES, add_model_errors
 from training_data.phantom import make_head
 
 SHAPE = (41, 36, 33)  # unequal, two odd
@@ -234,6 +235,20 @@ def test_wiener_departs_from_a_prior_only_for_what_it_leaves_unexplained():
     np.testing.assert_allclose(held, 0.5 * chi, atol=1e-4)
     with pytest.raises(ValueError, match="prior_error 0"):
         inversion.wiener(*geometry, prior=chi, prior_error=0)
+
+
+@pytest.mark.parametrize("b0_dir", [(0.0, 0.0, 1.0), (0.3, -0.2, 0.93)])
+def test_wiener_trusts_the_field_more_off_the_cone(b0_dir):
+    """Fibres leave errors near the cone; what is known of the rest should not be damped as much."""
+    voxel = (2.0, 2.1, 2.3)
+    head = make_head((80, 85, 70), voxel, np.random.default_rng(5))
+    chi, mask = head["chi"], head["mask"] > 0
+    field = forward_field(chi, voxel, b0_dir) * mask
+    only = dict.fromkeys(ERROR_SHARES, 0.0) | {"fibres": 1.0}
+    rng = np.random.default_rng(4)
+    field = add_model_errors(field, chi, mask, voxel, rng, 1.0, b0_dir, only)
+    found = [inversion.wiener(field, mask, voxel, b0_dir, off_cone=s) for s in (0.3, 1)]
+    assert error(found[0], chi, mask) < 0.97 * error(found[1], chi, mask)
 
 
 def test_wiener_of_nothing_is_nothing():

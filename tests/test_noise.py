@@ -127,6 +127,28 @@ def test_structured_errors_are_told_from_white_noise(head, b0_dir):
     assert ratio == pytest.approx(disturbed[1], rel=1e-3)
 
 
+@pytest.mark.parametrize("b0_dir", DIRECTIONS)
+def test_errors_of_fibres_are_strongest_near_the_cone(head, b0_dir):
+    mask, chi, rng = head["mask"], head["chi"], np.random.default_rng(6)
+    only = dict.fromkeys(noise.ERROR_SHARES, 0.0) | {"fibres": 1.0}
+    field = forward_field(chi, VOXEL, b0_dir) * mask
+    changed = noise.add_model_errors(field, chi, mask, VOXEL, rng, 1.0, b0_dir, only)
+    power, radius, kernel = noise._power(changed - field, mask, VOXEL, b0_dir)
+    middle = (radius > 0.02) & (radius < 0.1)
+    near, far = (power[middle & at].mean() for at in (abs(kernel) < 0.06, kernel > 0.25))
+    assert near > 2 * far
+
+
+def test_errors_of_weight_zero_are_not_drawn(head):
+    mask, chi = head["mask"], head["chi"]
+    field = forward_field(chi, VOXEL) * mask
+    rng, untouched = np.random.default_rng(6), np.random.default_rng(6)
+    none = dict.fromkeys(noise.ERROR_SHARES, 0.0)
+    same = noise.add_model_errors(field, chi, mask, VOXEL, rng, shares=none)
+    np.testing.assert_array_equal(same, field.astype(np.float32))
+    assert rng.random() == untouched.random()
+
+
 def test_errors_of_a_tilted_scan_are_those_of_its_direction(head):
     """The part that is a dipole field has nothing on the cone of that direction's kernel."""
     mask, chi = head["mask"], head["chi"]

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from network_model.refine import refine, structured_share
+from network_model.refine import flatness, refine, structured_share
+from training_data.channels import make_channels
 from training_data.dipole import forward_field
 from training_data.noise import add_complex_noise, smooth_noise
 from training_data.phantom import make_head
+from training_data.randomlabels import make_random_labels
 
 SHAPE, VOXEL, B0 = (36, 45, 32), (1.0, 0.9, 1.4), (0.2, -0.1, 0.97)
 
@@ -90,6 +92,29 @@ def test_structured_errors_are_told_from_white_ones(b0_dir):
     disturbed = clean + 0.6 * clean[mask].std() * smooth_noise(mask.shape, rng, 1.5) * mask
     assert structured_share(disturbed, mask, voxel, b0_dir) > 0.7
     assert structured_share(0 * clean, mask, voxel, b0_dir) == 0
+
+
+def test_strong_regions_are_not_taken_for_structured_errors():
+    """Signal that leaks onto the cone, because the field is cut at the mask, is not an error."""
+    chi, mask = make_random_labels((72, 80, 68), (2.0, 2.0, 2.0), np.random.default_rng(9001))
+    field = forward_field(chi, (2.0, 2.0, 2.0)) * mask
+    noisy = add_complex_noise(field, mask, None, 0.003, np.random.default_rng(1))
+    geometry = (mask, (2.0, 2.0, 2.0))
+    assert structured_share(noisy, *geometry) < 0.3
+    tv = make_channels(noisy, *geometry, (0.0, 0.0, 1.0), ["tv"])["tv"]
+    assert structured_share(noisy, *geometry, tv=tv) == structured_share(noisy, *geometry)
+
+
+def test_flatness_tells_flat_regions_from_texture():
+    rng = np.random.default_rng(2)
+    mask = np.ones((20, 24, 22), bool)
+    steps = (np.arange(20) // 5)[:, None, None] * np.ones(mask.shape)
+    texture = smooth_noise(mask.shape, rng, 1.0)
+    assert flatness(0 * steps, mask) == 1
+    assert flatness(steps, mask) == np.inf
+    assert flatness(texture, mask) < 1.3
+    assert flatness(texture, mask) < flatness(steps + 0.05 * texture, mask)
+    assert flatness(3 * texture, mask) == pytest.approx(flatness(texture, mask), rel=1e-5)
 
 
 def test_scale_of_the_magnitude_does_not_matter(scan):

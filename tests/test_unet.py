@@ -329,9 +329,16 @@ def test_a_linear_path_cannot_be_lost(tmp_path):
         warm_start(large, larger, tmp_path / "small.h5")
 
 
-def test_regrouped_inputs_cannot_grow(tmp_path):
-    small, spec = network(shuffle=2, norm="none", depth=2)
+@pytest.mark.parametrize("linear_path", [False, True])
+def test_regrouped_inputs_grow_without_a_change_of_the_function(tmp_path, linear_path):
+    keys = {"shuffle": 2, "norm": "none", "depth": 2, "negative_slope": 0.1}
+    small, spec = network(("target",), **keys, linear_path=linear_path)
+    disturb(small)
     save_network(small, spec, tmp_path / "small.h5")
-    large, larger = network(shuffle=2, norm="none", depth=2, inputs=["field", "tikhonov", "mask"])
-    with pytest.raises(ValueError, match="weights of another architecture"):
-        warm_start(large, larger, tmp_path / "small.h5")
+    wide = ["field", "tikhonov", "mask"]
+    large, larger = network(("target",), **keys, linear_path=linear_path, inputs=wide)
+    warm_start(large, larger, tmp_path / "small.h5")
+    given = inputs(larger, ("target",))
+    known = given | {"target_x": given["target_x"][..., [0, 2]]}
+    expected = call(small, known)["target_chi"]
+    np.testing.assert_allclose(call(large, given)["target_chi"], expected, rtol=1e-4, atol=1e-4)

@@ -10,7 +10,8 @@ from training_data.inversion import noise_weight, tikhonov, tv_admm, wiener
 from training_data.noise import estimate_noise, structured_noise
 
 CHANNELS = (
-    "field", "mask", "noise", "structured", "tikhonov", "tikhonov_strong", "wiener", "tv",
+    "field", "mask", "noise", "structured", "tikhonov", "tikhonov_strong", "wiener", "wiener_cone",
+    "tv",
 )  # fmt: skip
 FIRST = "first"  # χ of another network, see network_model/inference.py
 UNSIGNED = ("mask", "noise", "structured")  # the same for the opposite field
@@ -61,7 +62,8 @@ def make_channels(field, mask, voxel_size, b0_dir, inputs) -> dict[str, np.ndarr
         "structured": lambda: mask * np.float32(structured_noise(*geometry)[0]),
         "tikhonov": lambda: tikhonov(*geometry, weight=TIKHONOV_WEIGHT),
         "tikhonov_strong": lambda: tikhonov(*geometry, weight=TIKHONOV_STRONG_WEIGHT),
-        "wiener": lambda: wiener(*geometry),
+        "wiener": lambda: wiener(*geometry, off_cone=1),
+        "wiener_cone": lambda: wiener(*geometry),
         "tv": lambda: tv_admm(*geometry, weight=noise_weight(sigma), iterations=TV_ITERATIONS),
     }
     return {name: makers[name]() for name in inputs}

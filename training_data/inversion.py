@@ -10,7 +10,7 @@ import numpy as np
 
 from training_data.backend import array_module, fft_module
 from training_data.dipole import dipole_kernel, forward_field, gradient
-from training_data.noise import error_and_signal, estimate_noise
+from training_data.noise import WHITE_SHELLS, error_and_signal, estimate_noise
 from training_data.volume import bounding_box, crop_pad, next_fast_shape, uncrop
 
 # Zeros between the brain and its periodic image, in voxels in all. TV scores the same to 0.3 points
@@ -33,6 +33,9 @@ TV_PER_NOISE = 0.7
 L2_PER_NOISE = 42.0
 # Share of the estimated noise-to-signal ratio; model errors are strongest near the cone.
 WIENER_SHARE = 0.7
+# Power of structured errors far from the cone over that on it, and how far in D "near" reaches.
+OFF_CONE, CONE_WIDTH = 0.3, 0.15
+TINY = 1e-6
 CLASSICAL = ("tkd", "l2", "wiener", "ndi", "tv", "tv_nonlinear")
 
 
@@ -148,17 +151,22 @@ def tikhonov(field, mask, voxel_size, b0_dir=(0, 0, 1), weight: float = 0.01):
     return p.paste(p.ifft(p.fft(p.field) * (p.kernel / (p.kernel**2 + p.xp.float32(weight)))))
 
 
-def wiener(field, mask, voxel_size, b0_dir=(0, 0, 1), *, prior=None, prior_error: float = 1.0):
-    """Wiener inverse: D/(D² + r(|k|)), r the power of the errors over that of χ, read off the scan.
+def wiener(
+    field, mask, voxel_size, b0_dir=(0, 0, 1), *, prior=None, prior_error=1.0, off_cone=OFF_CONE
+):
+    """Wiener inverse: D/(D² + r(k)), r the power of the errors over that of χ, read off the scan.
 
-    Of all linear inverses that do not look at directions, the one of least mean-square error; r
-    comes from the field alone (`error_and_signal`), so that white noise damps the high frequencies
-    and errors of the model the low ones. Without an estimate of r: `tikhonov` of 0.03.
+    r comes from the field alone (`error_and_signal`), so that white noise damps the high
+    frequencies and errors of the model the low ones. It is measured on the cone of the kernel.
+    White noise is the same off it; errors of the model, the tensor's off-diagonal elements first of
+    all, are weaker there. Without an estimate of r: `tikhonov` of 0.03.
 
     Args:
         prior: χ (X, Y, Z) [ppm] that the result departs from, for what it does not explain of the
             field: prior + D/(D² + r/prior_error)·(field − D∗prior).
         prior_error: power of the prior's error over that of χ, 0 to 1.
+        off_cone: power of the structured errors far from the cone over that on it; 1: r depends on
+            |k| only.
 
     Raises:
         ValueError: shapes that differ, an empty mask, or a prior_error that is not positive.
@@ -169,20 +177,28 @@ def wiener(field, mask, voxel_size, b0_dir=(0, 0, 1), *, prior=None, prior_error
     if prior is not None:
         field = field - forward_field(prior * (mask > 0), voxel_size, b0_dir)
     p = Problem(field, mask, voxel_size, b0_dir)
-    if len(k):
-        edges = zip(p.shape, voxel_size, strict=True)
-        axes = [np.fft.fftfreq(n, v).astype(np.float32) for n, v in edges]
-        axes[2] = axes[2][: p.kernel.shape[2]]
-        squares = np.meshgrid(*(a**2 for a in axes), indexing="ij", sparse=True)
-        height = np.log(np.maximum(sum(squares), 1e-12)) / 2
-        r = p.xp.asarray(
-            np.exp(np.interp(height, np.log(k), np.log(WIENER_SHARE * errors / signal)))
-        )
-    else:
-        r = 0.03
+    r = 0.03
+    if len(k) and off_cone == 1:
+        r = _over_shells(p, voxel_size, k, WIENER_SHARE * errors / signal)
+    elif len(k):
+        white = errors[-WHITE_SHELLS:].mean()
+        structured = np.maximum(errors - white, TINY * white) / signal
+        near = off_cone + (1 - off_cone) * p.xp.exp(-((p.kernel / CONE_WIDTH) ** 2))
+        r = _over_shells(p, voxel_size, k, WIENER_SHARE * structured) * near
+        r += _over_shells(p, voxel_size, k, WIENER_SHARE * white / signal)
     weight = (r / prior_error * p.xp.ones(1)).astype(p.xp.float32)
     found = p.paste(p.ifft(p.fft(p.field) * (p.kernel / (p.kernel**2 + weight))))
     return found if prior is None else found + prior * p.xp.asarray(mask > 0, p.xp.float32)
+
+
+def _over_shells(p, voxel_size, k, values):
+    """Values (n,) of shells around k (n,) [1/mm], interpolated in both logarithms to p's grid."""
+    edges = zip(p.shape, voxel_size, strict=True)
+    axes = [np.fft.fftfreq(n, v).astype(np.float32) for n, v in edges]
+    axes[2] = axes[2][: p.kernel.shape[2]]
+    squares = np.meshgrid(*(a**2 for a in axes), indexing="ij", sparse=True)
+    height = np.log(np.maximum(sum(squares), 1e-12)) / 2
+    return p.xp.asarray(np.exp(np.interp(height, np.log(k), np.log(values))))
 
 
 def ndi(

@@ -22,6 +22,10 @@ SHELLS = 12
 LOW = 0.08  # what counts as low |k| [1/mm]
 WHITE_SHELLS = 2  # the highest ones, taken for white noise
 LEAST_SIGNAL = 0.02  # share of a shell's power that is taken for signal in any case
+# Largest weight of each kind of structured error, all of one size before.
+ERROR_SHARES = {
+    "local": 1.0, "tensor": 1.0, "background": 0.5, "coloured": 0.7, "apparent": 0.7, "fibres": 0.0,
+}  # fmt: skip
 
 
 def add_complex_noise(field, mask, magnitude, sigma_ppm: float, rng):
@@ -51,7 +55,9 @@ def add_complex_noise(field, mask, magnitude, sigma_ppm: float, rng):
     return out
 
 
-def add_model_errors(field, chi, mask, voxel_size, rng, level: float = 1.0, b0_dir=(0.0, 0.0, 1.0)):
+def add_model_errors(
+    field, chi, mask, voxel_size, rng, level: float = 1.0, b0_dir=(0.0, 0.0, 1.0), shares=None
+):
     """Add errors that no scalar dipole explains, at a random strength up to `level`.
 
     Args:
@@ -68,18 +74,21 @@ def add_model_errors(field, chi, mask, voxel_size, rng, level: float = 1.0, b0_d
     shape = next_fast_shape([s.stop - s.start + 16 for s in box])
     whole, spread = field.shape, float(field[mask].std())
     field, chi, mask = (crop_pad(x, box, shape) for x in (field, chi, mask))
-    errors = (
-        _local_shift(chi, mask, rng),
-        _tensor_field(chi, mask, voxel_size, b0_dir, rng),
-        _background_remnant(mask, voxel_size, rng),
-        _colored(mask, rng),
-        _apparent_field(chi, mask, voxel_size, b0_dir, rng),
-    )
+    makers = {
+        "local": lambda: _local_shift(chi, mask, rng),
+        "tensor": lambda: _tensor_field(chi, mask, voxel_size, b0_dir, rng),
+        "background": lambda: _background_remnant(mask, voxel_size, rng),
+        "coloured": lambda: _colored(mask, rng),
+        "apparent": lambda: _apparent_field(chi, mask, voxel_size, b0_dir, rng),
+        "fibres": lambda: _fibre_field(chi, mask, voxel_size, b0_dir, rng),
+    }
+    shares = ERROR_SHARES | (shares or {})
+    errors = {kind: make() for kind, make in makers.items() if shares[kind]}
     total = np.zeros(shape, np.float32)
-    for error, share in zip(errors, (1.0, 1.0, 0.5, 0.7, 0.7), strict=True):
+    for kind, error in errors.items():
         scale = float(error[mask].std())
         if scale > 0:
-            total += (share * rng.uniform(0, 1) / scale) * np.where(mask, error, 0)
+            total += (shares[kind] * rng.uniform(0, 1) / scale) * np.where(mask, error, 0)
     scale = float(total[mask].std())
     if scale > 0:
         total *= level * rng.uniform(0.1, 1) * spread / scale
@@ -138,7 +147,9 @@ def error_and_signal(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)):
     return np.asarray(rows, np.float64).reshape(-1, 3).T
 
 
-def structured_noise(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> tuple[float, float]:
+def structured_noise(
+    field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, left=None
+) -> tuple[float, float]:
     """Errors of a field at low |k| beyond its white noise: size, and power over that of χ.
 
     White noise is weak where a brain's field is strong, at low |k|; errors of the dipole model,
@@ -147,12 +158,18 @@ def structured_noise(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> tuple[f
     Args:
         field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
         voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
+        left: what a map leaves of the field, (X, Y, Z) [ppm]; errors are then read off it. In the
+            field itself strong signal leaks onto the cone, because it is cut at the mask.
 
     Returns:
         standard deviation of the white noise that has so much power at low |k| [ppm]; and the
         power of the errors there over that of χ. Both 0 where there is no such shell.
     """
-    k, errors, signal = error_and_signal(field, mask, voxel_size, b0_dir)
+    geometry = (mask, voxel_size, b0_dir)
+    k, errors, signal = error_and_signal(field, *geometry)
+    if left is not None and len(k):
+        k_left, errors_left, _ = error_and_signal(left, *geometry)
+        errors = np.interp(k, k_left, errors_left) if len(k_left) else 0 * errors
     low = k < LOW
     if not low.any():
         return 0.0, 0.0
@@ -201,7 +218,30 @@ def _local_shift(chi, mask, rng):
 
 
 def _tensor_field(chi, mask, voxel_size, b0_dir, rng):
-    """Field of off-diagonal tensor elements: −k_z(k_x χ13 + k_y χ23)/|k|², as two tilted dipoles.
+    """Field of off-diagonal tensor elements that are as large as χ itself, here and there."""
+
+    def source():
+        tissue = (chi + 0.03 * smooth_noise(mask.shape, rng, rng.uniform(1, 3))) * mask
+        return tissue * smooth_noise(mask.shape, rng, rng.uniform(4, 10))
+
+    return _off_diagonal_field(source, mask, voxel_size, b0_dir)
+
+
+def _fibre_field(chi, mask, voxel_size, b0_dir, rng):
+    """Field of off-diagonal tensor elements with borders and values of their own, tissue by tissue.
+
+    Strongest near the cone, at all |k| alike: so is what a measured head leaves of D∗COSMOS.
+    """
+
+    def source():
+        tissue = np.where(mask, _local_shift(chi, mask, rng), 0)
+        return tissue * smooth_noise(mask.shape, rng, rng.uniform(2, 8))
+
+    return _off_diagonal_field(source, mask, voxel_size, b0_dir)
+
+
+def _off_diagonal_field(source, mask, voxel_size, b0_dir):
+    """−k_z(k_x χ13 + k_y χ23)/|k|² as two tilted dipoles; `source()` draws χ13, then χ23.
 
     D for B0 along (sin θ, 0, cos θ) minus D for (−sin θ, 0, cos θ) is −4 sin θ cos θ·k_x k_z/|k|².
     """
@@ -210,10 +250,9 @@ def _tensor_field(chi, mask, voxel_size, b0_dir, rng):
     first = np.cross(up, np.eye(3)[np.argmin(np.abs(up))])
     for tilt in (first, np.cross(up, first)):
         tilt = tilt / np.linalg.norm(tilt)
-        tissue = (chi + 0.03 * smooth_noise(mask.shape, rng, rng.uniform(1, 3))) * mask
-        source = tissue * smooth_noise(mask.shape, rng, rng.uniform(4, 10))
-        plus = forward_field(source, voxel_size, up + tilt, pad=False)
-        out += plus - forward_field(source, voxel_size, up - tilt, pad=False)
+        element = source().astype(np.float32)
+        plus = forward_field(element, voxel_size, up + tilt, pad=False)
+        out += plus - forward_field(element, voxel_size, up - tilt, pad=False)
     return out
 
 

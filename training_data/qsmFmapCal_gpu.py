@@ -15,7 +15,7 @@ from configs import run_step, save_config
 from training_data.backend import to_device, to_host
 from training_data.dipole import dipole_kernel, forward_field
 from training_data.nifti import write_volume
-from training_data.noise import add_complex_noise, add_model_errors, smooth_noise
+from training_data.noise import ERROR_SHARES, add_complex_noise, add_model_errors, smooth_noise
 from training_data.samples import (
     FIELD_FILE,
     FIELDS_CONFIG,
@@ -41,6 +41,9 @@ def check_options(config: dict) -> None:
     for key in ("model_errors", "model_errors_chance"):
         if not 0 <= config[key] <= 1:
             raise ValueError(f"{key} {config[key]}: expected a number from 0 to 1")
+    if unknown := set(config["model_error_shares"]) - set(ERROR_SHARES):
+        known = ", ".join(ERROR_SHARES)
+        raise ValueError(f"model_error_shares: unknown {sorted(unknown)}; expected some of {known}")
 
 
 def field_of_map(folder: Path, config: dict):
@@ -63,8 +66,10 @@ def field_of_map(folder: Path, config: dict):
     field[box] = to_host(forward_field(source, voxel_size, sample.b0_dir, pad=config["pad"]))
     rng = np.random.default_rng([config["seed"], sample.index, 2])
     if config["model_errors"] and rng.random() < config["model_errors_chance"]:
-        level, b0_dir = config["model_errors"], sample.b0_dir
-        field = add_model_errors(field, chi.data, mask, voxel_size, rng, level, b0_dir)
+        field = add_model_errors(
+            field, chi.data, mask, voxel_size, rng, config["model_errors"], sample.b0_dir,
+            config["model_error_shares"],
+        )  # fmt: skip
     if config["noise_ppm"]:
         low, high = np.log(config["noise_ppm"])
         # Signal falls where χ is high (T2* shortening) and drifts with the receive coils.
