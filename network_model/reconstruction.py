@@ -182,7 +182,12 @@ def _invert(options: Options, subject: Subject, log, label: str):
     import keras
 
     from network_model.finetune import FineTuner, Tuning, refine_image
-    from network_model.inference import check_training_memory, network_to_tune, predict
+    from network_model.inference import (
+        check_training_memory,
+        network_to_tune,
+        predict,
+        scan_channels,
+    )
     from network_model.unet import load_network
 
     keras.utils.set_random_seed(options.seed)
@@ -193,7 +198,10 @@ def _invert(options: Options, subject: Subject, log, label: str):
         log(f"resampled to {options.align_voxel_mm} mm with B0 along z for the network")
     scan, back = (turn.subject, turn.back) if turn else (subject, lambda x: x)
     log(f"network of {model.count_params():,} parameters, inputs {', '.join(spec['inputs'])}")
-    chi = predict(model, spec, scan, options.memory_gb, mirrors=options.mirrors)
+    channels = scan_channels(spec, scan, options.memory_gb, options.mirrors)
+    chi = predict(model, spec, scan, options.memory_gb, mirrors=options.mirrors, channels=channels)
+    tv = None if turn else channels.get("tv")  # on the scan's own grid
+    del channels
     chi = chi_network = back(chi)
     aligned = {"align_voxel_mm": options.align_voxel_mm} if turn else {}
     steps = [{"step": "network", "architecture": spec["architecture"], "inputs": spec["inputs"]}]
@@ -208,7 +216,7 @@ def _invert(options: Options, subject: Subject, log, label: str):
         numbers = {"iterations": options.finetune, **dataclasses.asdict(tuning)}
         steps.append({"step": "fine-tuning", **numbers})
     if options.refine:
-        chi = refine_image(chi, subject, **options.refine_options)
+        chi = refine_image(chi, subject, tv, **options.refine_options)
         steps.append({"step": "image refinement", **_refine_numbers(options.refine_options)})
         log("refined the map on the field's own grid")
     return chi_network, np.asarray(chi, np.float32), steps

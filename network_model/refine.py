@@ -36,8 +36,8 @@ NEXT_TO_NOTHING = 1e-3  # prior_error or share that is not worth its seconds
 # where edges are.
 GUIDED_WEIGHT = 4.0
 MOST_GUIDED = 0.7
-# `flatness` between which the share of guided total variation grows, and by how much at most.
-FLAT, MORE_IF_FLAT = (1.47, 2.0), 2.2
+# From where to where in `flatness` the share of guided total variation grows, and how often.
+FLAT, MORE_IF_FLAT = (1.47, 2.0), 3.1
 # Total variation loses fast where errors are structured: best powers of 1 − `structured_share` on
 # heads 2001 and 2003 with errors of 0.15 and 0.3 of the field's spread are 2 and 4 or more.
 WHITE_POWER = 3
@@ -51,7 +51,8 @@ def refine(
     b0_dir=(0.0, 0.0, 1.0),
     *,
     magnitude=None,
-    guided_share: float = 0.05,
+    tv=None,
+    guided_share: float = 0.035,
     wiener_share: float = 0.25,
     prior_error: float = 0.02,
     iterations: int = 0,
@@ -66,6 +67,7 @@ def refine(
         field: local field, (X, Y, Z) [ppm]; mask: (X, Y, Z).
         voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
         magnitude: (X, Y, Z), any scale, or None; weighs the data of total variation and of ADMM.
+        tv: total-variation inverse of the scan, (X, Y, Z) [ppm], where it is made already.
         guided_share: share of the guided total variation in the mean where all errors are white and
             the noise is as large as the map's standard deviation; it grows as the noise falls.
         wiener_share: share of the Wiener inverse where all errors are structured.
@@ -91,7 +93,7 @@ def refine(
     mask = np.asarray(mask) > 0
     geometry = (field, mask, voxel_size, b0_dir)
     noise = estimate_noise(*geometry)
-    structured = structured_share(*geometry)
+    structured = structured_share(*geometry, tv=tv)
     chi = np.where(mask, chi_network, 0).astype(np.float32)
     white = (1 - structured) ** WHITE_POWER
     if guided_share and white > NEXT_TO_NOTHING:
@@ -109,7 +111,7 @@ def refine(
 
 
 def guided_mean(
-    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, noise, share=0.05, magnitude=None
+    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, noise, share=0.035, magnitude=None
 ) -> np.ndarray:
     """Mean of a map and two total variations that are guided by it, by the scan's noise.
 

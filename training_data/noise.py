@@ -22,7 +22,7 @@ SHELLS = 12
 LOW = 0.08  # what counts as low |k| [1/mm]
 WHITE_SHELLS = 2  # the highest ones, taken for white noise
 LEAST_SIGNAL = 0.02  # share of a shell's power that is taken for signal in any case
-# Largest weight of each kind of structured error, all of one size before.
+# Largest weight of each kind of structured error; all have one standard deviation before.
 ERROR_SHARES = {
     "local": 1.0, "tensor": 1.0, "background": 0.5, "coloured": 0.7, "apparent": 0.7, "fibres": 0.0,
 }  # fmt: skip
