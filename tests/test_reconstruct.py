@@ -150,7 +150,9 @@ def fake_module(monkeypatch, name, **functions):
 
 
 def test_refinement_is_the_default_and_its_numbers_are_kept(scan, tmp_path, monkeypatch):
-    def refine(chi_network, field, mask, voxel_size, b0_dir, magnitude=None, iterations=30):
+    def refine(
+        chi_network, field, mask, voxel_size, b0_dir, magnitude=None, tv=None, iterations=30
+    ):
         return 0.5 * chi_network
 
     fake_module(monkeypatch, "network_model.refine", refine=refine)

@@ -117,6 +117,14 @@ def test_flatness_tells_flat_regions_from_texture():
     assert flatness(3 * texture, mask) == pytest.approx(flatness(texture, mask), rel=1e-5)
 
 
+def test_a_total_variation_that_is_made_already_changes_nothing(scan):
+    chi, field, mask = scan
+    tv = make_channels(field, mask, VOXEL, B0, ["tv"])["tv"]
+    np.testing.assert_array_equal(
+        refine(chi, field, mask, VOXEL, B0, tv=tv), refine(chi, field, mask, VOXEL, B0)
+    )
+
+
 def test_scale_of_the_magnitude_does_not_matter(scan):
     chi, field, mask = scan
     magnitude = np.linspace(1, 3, mask.size, dtype=np.float32).reshape(SHAPE)
