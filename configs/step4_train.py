@@ -58,6 +58,7 @@ config = {
     "mixed_precision": False,  # float16 on a GPU, bfloat16 on a CPU
     "gpus": 0,  # TensorFlow MirroredStrategy over so many GPUs; 0: what Keras takes by itself
     "warm_start_path": None,  # weights to begin with
+    "linear_start": 0,  # patches that set the linear path by least squares before step 1; 0: none
     "verbose": 1,  # 1: a progress bar, 2: a line per epoch, 0: silent
     "weights_dtype": "float32",  # of weights.h5; "float16" halves it
 }

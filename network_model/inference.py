@@ -14,10 +14,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from network_model.refine import data_step, structured_share
+from network_model.refine import data_step, guided_variations, structured_share
 from network_model.scaling import CHI_SCALE, network_input
 from network_model.unet import grid_multiple, load_network
-from training_data.channels import FIRST, make_channels
+from training_data.channels import FIRST, GUIDED, TV_ITERATIONS, make_channels
+from training_data.noise import estimate_noise
 from training_data.volume import bounding_box, crop_pad, padded_shape, uncrop
 
 MAX_OVERLAP = 96  # voxels: the effective receptive field is far smaller than the theoretical one
@@ -113,13 +114,14 @@ def scan_channels(
 
     "first" is the map of the network that is kept in this network's file, after a step towards the
     data (`data_step`): the second network corrects the first as far as physics leaves it wrong.
+    "guided" and "corrected" are total variations with that map as guide (`guided_variations`).
 
     Args:
         spec: the network's specification; subject, memory_gb, mirrors: as in `predict`.
-        known: channels that are made already, without "first".
+        known: channels that are made already, none of them from a network's map.
     """
     channels = dict(known or {})
-    names = [name for name in spec["inputs"] if name not in (*channels, FIRST)]
+    names = [name for name in spec["inputs"] if name not in (*channels, FIRST, *GUIDED)]
     geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
     if names:
         channels |= make_channels(subject.field, *geometry, names)
@@ -130,7 +132,16 @@ def scan_channels(
         chi = predict(model, first, subject, memory_gb, mirrors=mirrors, channels=inner)
         structured = _structured(subject, channels)
         channels[FIRST] = data_step(chi, subject.field, *geometry, structured=structured)
+        if any(name in spec["inputs"] for name in GUIDED):
+            channels |= _guided(channels[FIRST], subject.field, *geometry)
     return channels
+
+
+def _guided(chi, field, *geometry) -> dict[str, np.ndarray]:
+    """The channels `GUIDED`: total variations with a first network's map as guide."""
+    noise = estimate_noise(field, *geometry)
+    found = guided_variations(chi, field, *geometry, noise=noise, iterations=TV_ITERATIONS)
+    return dict(zip(GUIDED, found, strict=True))
 
 
 @functools.lru_cache(maxsize=2)

@@ -19,6 +19,8 @@ CHANNEL_SCALE = {
     "wiener_cone": CHI_SCALE,
     "tv": CHI_SCALE,
     "first": CHI_SCALE,
+    "guided": CHI_SCALE,
+    "corrected": CHI_SCALE,
 }
 
 

@@ -30,6 +30,9 @@ from network_model.scaling import CHI_SCALE
 from network_model.subject import make_subject
 from network_model.unet import load_network, make_spec, read_spec, save_network
 from training_data.channels import make_channels
+from training_data.dipole import forward_field
+from training_data.inversion import noise_weight, tv_admm
+from training_data.noise import estimate_noise
 from training_data.volume import uncrop
 
 pytestmark = KERAS_ON_NUMPY
@@ -109,6 +112,29 @@ def test_a_second_network_is_given_the_first_ones_map(networks, tmp_path):
     assert read_spec(tmp_path / "third.h5")["first"]["group"] == "/first"
     assert np.isfinite(predict(model, spec, subject)).all()
     assert read_spec(tmp_path / "third.h5", "/first")["first"]["group"] == "/first/first"
+
+
+def test_total_variations_are_guided_by_the_first_map_of_each_network(networks, tmp_path):
+    save_network(*networks["inversion"], tmp_path / "first.h5")
+    keys = {"inputs": ["field", "tv", "first", "corrected", "guided"], "filters": 2, "depth": 2}
+    for name, first in (("second", "first"), ("third", "second")):
+        file = {"firstFile": str(tmp_path / f"{first}.h5")}
+        make_network(tmp_path / f"{name}.h5", keys | {"norm": "none"} | file)
+    subject = subject_of((23, 31, 26))
+    geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
+    noise = estimate_noise(*geometry)
+    for name in ("second", "third"):
+        _, spec = load_network(tmp_path / f"{name}.h5")
+        channels = inference.scan_channels(spec, subject)
+        chi = channels["first"]
+        weight = 4 * noise_weight(noise)
+        left = subject.field - forward_field(chi, *geometry[2:])
+        for x, start, channel in ((subject.field, 0, "guided"), (left, chi, "corrected")):
+            guided = tv_admm(x, *geometry[1:], weight, iterations=25, guide=chi)
+            np.testing.assert_allclose(channels[channel], start + guided, atol=1e-6)
+    assert list(make_spec(keys | file)["inputs"]) == keys["inputs"]
+    with pytest.raises(ValueError, match=r"\['guided'\] are guided by the map 'first'; add it"):
+        make_spec({"inputs": ["field", "guided"]})
 
 
 @pytest.mark.parametrize("first_share", [1.0, 0.5])

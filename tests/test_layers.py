@@ -10,7 +10,7 @@ import keras
 
 from network_model.layers import CalFMLayer, DepthToSpace, NonLocal, SpaceToDepth, fft3d
 from network_model.scaling import CHANNEL_SCALE, CHI_SCALE, FIELD_SCALE, network_input
-from training_data.channels import CHANNELS, FIRST
+from training_data.channels import CHANNELS, FIRST, GUIDED
 from training_data.dipole import forward_field
 
 GEOMETRY = [
@@ -89,7 +89,7 @@ def test_nonlocal_block_is_attention_over_all_positions():
 
 def test_scales_of_the_channels():
     channels = {name: np.full((2, 3, 4), i + 1.0) for i, name in enumerate(CHANNELS)}
-    assert set(CHANNEL_SCALE) == {*CHANNELS, FIRST}
+    assert set(CHANNEL_SCALE) == {*CHANNELS, FIRST, *GUIDED}
     x = network_input(channels, ["tv", "field", "mask"])
     assert x.shape == (2, 3, 4, 3)
     assert x.dtype == np.float32

@@ -23,9 +23,11 @@ from genRDFPatchesSyn import main as cut_patches
 from network_model.callbacks import ExponentialSteps, LinearDecay, cut_rows, read_rows
 from network_model.scaling import CHI_SCALE, FIELD_SCALE
 from network_model.subject import make_subject
+from network_model.train_model.build import compile_model
 from network_model.train_model.datagenerator import DataGenerator, PatchFile, TargetCrops, flip_all
+from network_model.train_model.linear_start import fit_linear_path
 from network_model.train_model.train import main
-from network_model.unet import load_network
+from network_model.unet import load_network, make_spec
 from training_data.dipole import forward_field
 from training_data.qsmFmapCal_gpu import main as make_fields
 
@@ -342,6 +344,39 @@ def test_warm_start(data, tmp_path, trained):
         np.testing.assert_allclose(a["last/kernel"], b["last/kernel"], atol=1e-6)
 
 
+@pytest.mark.parametrize("balance", ["tikhonov", None])
+def test_least_squares_before_the_first_step(data, tmp_path, balance):
+    """No other share of the network and of the channels has less error over the patches."""
+    keys = {"inputs": INPUTS, "norm": "none", "linear_path": True, "linear_start": 16}
+    config = options(data, tmp_path, target=False, source_balance=balance, **keys)
+    spec, patches = make_spec(config), PatchFile(data / "patches.h5", INPUTS)
+    model = compile_model(config, spec, patches, None, 1)
+    model.get_layer("linear_path").set_weights([np.full((4, 1), 0.1, np.float32)])
+    indices = np.arange(8)
+    batch, truth, *weights = DataGenerator(
+        patches, indices, config | {"batch_size": 8, "validation_steps": 1}, None, -1
+    )[0]
+    weight = weights[0]["source_chi"] if weights else np.ones(8)
+    inside = batch["source_mask"][..., 0] > 0
+
+    def parts():
+        chi = np.asarray(model.predict_on_batch(batch)["source_chi"])
+        scale = np.broadcast_to(weight[:, None, None, None, None], chi.shape)[inside]
+        return chi[inside] * scale, (chi - truth["source_chi"])[inside] * scale, scale
+
+    before, wrong, scale = parts()
+    found = fit_linear_path(model, spec, patches, indices, config)
+    assert list(found) == ["field", "tikhonov", "network"]
+    _, left, _ = parts()
+    assert np.linalg.norm(left) < 0.9 * np.linalg.norm(wrong)
+    for column in (before, *(batch["source_x"][inside][:, [i]] * scale for i in (0, 3))):
+        cosine = np.sum(column * left) / np.linalg.norm(column) / np.linalg.norm(left)
+        assert abs(cosine) < 1e-3
+    main(config | {"epochs": 1, "learning_rate": 1e-30})
+    with h5py.File(tmp_path / "weights.h5") as file:
+        assert np.abs(file["linear_path/kernel"][3]) > 0.01
+
+
 @pytest.mark.parametrize(
     "keys",
     [
@@ -400,6 +435,8 @@ def test_a_second_network_corrects_the_first(data, tmp_path):
         ({"source_balance": "mask"}, "source_balance 'mask'"),
         ({"maps": ["map_0000", "map_0099"]}, "lacks some of the maps"),
         ({"xsim_weight": -1.0}, "xsim_weight -1"),
+        ({"linear_start": -1}, "linear_start -1"),
+        ({"linear_start": 9}, "expected linear_path=True"),
         ({"inputs": ["field", "first"]}, "set firstFile"),
         ({"target_crop": "centre"}, "target_crop"),
         ({"depth": 5}, "multiples of 16"),

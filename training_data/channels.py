@@ -13,7 +13,10 @@ CHANNELS = (
     "field", "mask", "noise", "structured", "tikhonov", "tikhonov_strong", "wiener", "wiener_cone",
     "tv",
 )  # fmt: skip
-FIRST = "first"  # χ of another network, see network_model/inference.py
+# Made of χ of another network, see network_model/inference.py: that map; total variation guided by
+# it, for χ and for what is to be added to it.
+FIRST = "first"
+GUIDED = ("guided", "corrected")
 UNSIGNED = ("mask", "noise", "structured")  # the same for the opposite field
 TIKHONOV_WEIGHT = 0.01  # dimensionless, on D²: nearly the raw inverse, all of the data
 TIKHONOV_STRONG_WEIGHT = 0.1  # dimensionless, on D²
@@ -22,10 +25,13 @@ TV_ITERATIONS = 25
 
 def check_inputs(inputs) -> None:
     """Raise a ValueError for an empty list of channels or an unknown one."""
-    known = (*CHANNELS, FIRST)
+    known = (*CHANNELS, FIRST, *GUIDED)
     unknown = [name for name in inputs if name not in known]
     if unknown or not inputs:
         raise ValueError(f"inputs {list(inputs)}: expected a choice of {', '.join(known)}")
+    guided = [name for name in inputs if name in GUIDED]
+    if guided and FIRST not in inputs:
+        raise ValueError(f"inputs {guided} are guided by the map {FIRST!r}; add it")
 
 
 def extra_channels(inputs) -> list[str]:

@@ -18,9 +18,12 @@ def check_options(config: dict) -> None:
         if config[key] not in choices:
             raise ValueError(f"{key} {config[key]!r}: expected one of {', '.join(choices)}")
     for key, low in (("batch_size", 1), ("epochs", 1), ("steps_per_epoch", 0),
-                     ("validation_steps", 0), ("patience", 1), ("seed", 0)):  # fmt: skip
+                     ("validation_steps", 0), ("patience", 1), ("seed", 0),
+                     ("linear_start", 0)):  # fmt: skip
         if config[key] < low:
             raise ValueError(f"{key} {config[key]}: expected a whole number of at least {low}")
+    if config["linear_start"] and not config["linear_path"]:
+        raise ValueError("linear_start: sets a linear path; expected linear_path=True with it")
     if not config["xsim_weight"] >= 0:
         raise ValueError(f"xsim_weight {config['xsim_weight']}: expected a number >= 0")
     balance = config["source_balance"]

@@ -26,6 +26,7 @@ from network_model.callbacks import (
 from network_model.subject import subject_from_config
 from network_model.train_model.build import check_options, compile_model, distribution, gpu_present
 from network_model.train_model.datagenerator import DataGenerator, PatchFile, TargetCrops
+from network_model.train_model.linear_start import fit_linear_path
 from network_model.unet import grid_multiple, make_spec, save_network
 
 TAG = "[4 train]"
@@ -88,6 +89,9 @@ def main(config: dict) -> None:
     if state.is_file():
         done = load_state(state, model)
         print(f"{TAG} going on after epoch {done['epoch']} of {config['epochs']}", flush=True)
+    elif config["linear_start"]:
+        shares = fit_linear_path(model, spec, data["patches"], data["train"], config)
+        print(f"{TAG} least squares: {shares}", flush=True)
     cut_rows(log, done["epoch"])
 
     for epoch in range(done["epoch"], config["epochs"]):

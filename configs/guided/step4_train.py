@@ -1,0 +1,43 @@
+"""Step 4 of the second network's second part: homogeneous U-Net on half the grid, for all scans.
+
+Begun with the weights of `configs/second`, which knew neither total variation guided by the first
+network's map nor the Wiener inverse that spares the cone.
+"""
+
+config = {
+    "run": "guided",
+    "seed": 83,
+    "inputs": [
+        "field", "mask", "noise", "structured", "tikhonov", "wiener", "wiener_cone", "tv", "first",
+        "guided", "corrected",
+    ],
+    "firstFile": "network_model/weights/first.h5",
+    "linear_path": True,
+    "warm_start_path": "runs/second/4_train/weights.h5",
+    "linear_start": 300,
+    "filters": 32,
+    "depth": 4,
+    "convs_per_level": 2,
+    "shuffle": 2,
+    "tile": 64,
+    "norm": "none",
+    "negative_slope": 0.1,
+    "use_bias": False,
+    "mixed_precision": False,
+    "source_loss": "l1_rms",
+    "source_balance": "first",
+    "xsim_weight": 1.0,
+    "learning_rate": 2e-4,
+    "schedule": "linear",
+    "decay_share": 0.5,
+    "clipnorm": 1.0,
+    "batch_size": 2,
+    "steps_per_epoch": 500,
+    "validation_steps": 64,
+    "epochs": 20,
+    "patience": 1000,
+    "augment": True,
+    "sign_chance": 0.3,
+    "verbose": 2,
+    "weights_dtype": "float16",
+}  # fmt: skip
