@@ -98,3 +98,11 @@ def test_functions_are_short(path):
 @every_file
 def test_modules_say_what_they_are(path):
     assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+@every_file
+def test_scripts_quiet_tensorflow_before_they_import_it(path):
+    """Imported later, `quiet` neither silences TensorFlow nor turns oneDNN on."""
+    names = [name for name in imports(path) if name == "keras" or name.startswith("network_model.")]
+    if is_script(path) and "keras" in names:
+        assert names[0] == "network_model.quiet"

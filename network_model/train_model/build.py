@@ -5,6 +5,7 @@ import keras
 from network_model.callbacks import ExponentialSteps, LinearDecay
 from network_model.layers import CalFMLayer
 from network_model.losses import SOURCE_LOSSES, Dissimilarity, NDIErr, TotalVariation
+from network_model.quiet import silent_stderr
 from network_model.train_model.datagenerator import PatchFile
 from network_model.unet import build_unet, warm_start
 from training_data.channels import UNSIGNED
@@ -53,7 +54,8 @@ def distribution(gpus: int):
 
 def gpu_present() -> bool:
     """Whether Keras's backend runs on a GPU."""
-    return any(name.startswith("gpu") for name in keras.distribution.list_devices())
+    with silent_stderr():  # where there is none, TensorFlow says so in CUDA's words
+        return any(name.startswith("gpu") for name in keras.distribution.list_devices())
 
 
 def compile_model(config: dict, spec: dict, patches: PatchFile, subject, steps: int) -> keras.Model:

@@ -11,9 +11,11 @@ kill goes on with the next epoch. `weights.h5` are those of the best validation 
 import math
 from pathlib import Path
 
+import network_model.quiet  # noqa: F401  before Keras
+
+# isort: split
 import keras
 
-import network_model.quiet  # noqa: F401  before Keras
 from configs import run_step, save_config
 from network_model.callbacks import (
     append_row,
