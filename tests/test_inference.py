@@ -106,6 +106,8 @@ def test_a_second_network_is_given_the_first_ones_map(networks, tmp_path):
     geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
     expected = data_step(predict(*first, subject), *geometry)
     np.testing.assert_allclose(channels["first"], expected, atol=1e-6)
+    mirrored = inference.scan_channels(spec, subject, mirrors=True)["first"]
+    np.testing.assert_allclose(mirrored, expected, atol=1e-6)  # mirror images of tiles alone
     # A third one on top of the second.
     make_network(tmp_path / "third.h5", keys | small | {"firstFile": str(tmp_path / "second.h5")})
     model, spec = load_network(tmp_path / "third.h5")
