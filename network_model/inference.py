@@ -126,18 +126,31 @@ def scan_channels(
     if names:
         channels |= make_channels(subject.field, *geometry, names)
     if FIRST in spec["inputs"]:
-        written = Path(spec["first"]["path"]).stat().st_mtime_ns
-        model, first = load_first(**spec["first"], written=written)
-        # Seven passes of a whole volume more give the first map's user 0.1 points of NRMSE; tiles
-        # have their mirror images for nothing.
-        mirrors = mirrors and first["tile"] > 0
-        inner = scan_channels(first, subject, memory_gb, mirrors, known=channels)
-        chi = predict(model, first, subject, memory_gb, mirrors=mirrors, channels=inner)
         structured = _structured(subject, channels)
+        chi = _first_map(spec, subject, memory_gb, mirrors, channels, structured)
         channels[FIRST] = data_step(chi, subject.field, *geometry, structured=structured)
         if any(name in spec["inputs"] for name in GUIDED):
             channels |= _guided(channels[FIRST], subject.field, *geometry)
     return channels
+
+
+def _first_map(spec, subject, memory_gb, mirrors, known, structured: float) -> np.ndarray:
+    """Map of a network's first one; where errors are white, of the one for white errors."""
+    shares = [(spec["first"], 1.0)]
+    if "white" in spec:
+        shares = [(spec["first"], structured), (spec["white"], 1 - structured)]
+    total = np.zeros(subject.mask.shape, np.float32)
+    for where, share in shares:
+        if share == 0:
+            continue
+        model, first = load_first(**where, written=Path(where["path"]).stat().st_mtime_ns)
+        # Seven passes of a whole volume more give the first map's user 0.1 points of NRMSE; tiles
+        # have their mirror images for nothing.
+        mirrored = mirrors and first["tile"] > 0
+        inner = scan_channels(first, subject, memory_gb, mirrored, known=known)
+        chi = predict(model, first, subject, memory_gb, mirrors=mirrored, channels=inner)
+        total += np.float32(share) * chi
+    return total
 
 
 def _guided(chi, field, *geometry) -> dict[str, np.ndarray]:
@@ -147,7 +160,7 @@ def _guided(chi, field, *geometry) -> dict[str, np.ndarray]:
     return dict(zip(GUIDED, found, strict=True))
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def load_first(path: str, group: str, written: int):
     """The network that makes the channel "first", and its specification, kept for further scans.
 

@@ -4,7 +4,8 @@
 
 The file is written whole or not at all, and listed with its SHA-256 in `SHA256SUMS` beside it,
 which step 6 checks. `--first-share`, a number per network but the first, sets that key of step 4:
-how much of the map of the one before is in the mean where a scan's errors are white.
+how much of the map of the one before is in the mean where a scan's errors are white. `--white` names a
+file that stays beside the output: its network makes that map where they are.
 """
 
 import argparse
@@ -29,17 +30,19 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("output", type=Path, help="weights file to write")
     p.add_argument("networks", type=Path, nargs="+", help="weights files of step 4, first to last")
     p.add_argument("--first-share", type=float, nargs="*", help="of every network but the first")
+    p.add_argument("--white", help="file beside the output: last network's first, white errors")
     p.add_argument("--dtype", default="float16", choices=("float16", "float32"))
     return p
 
 
-def pack(networks: list[Path], shares: list[float], output: Path, dtype: str) -> None:
+def pack(networks: list[Path], shares: list[float], output: Path, dtype: str, white=None) -> None:
     """Write each network with the one before it inside, the last one to `output`.
 
     Args:
         networks: weights files, first to last; the first is copied as it is.
         shares: `first_share` of every network but the first.
         output: file to write; dtype: of all but the first.
+        white: name of a weights file beside `output`, `white_file` of the last network, or None.
 
     Raises:
         ValueError: a file that is none of this project's, a network after the first that takes no
@@ -54,10 +57,15 @@ def pack(networks: list[Path], shares: list[float], output: Path, dtype: str) ->
             if FIRST not in read_spec(path)["inputs"]:
                 raise ValueError(f"{path}: takes no map of another network (input {FIRST!r})")
             model, spec = load_network(path, ("source", "target"))
-            spec = make_spec(spec | {"first_share": share, "firstFile": inside})
+            last = i == len(networks) - 1
+            keys = {
+                "first_share": share,
+                "firstFile": inside,
+                "white_file": white if last else None,
+            }
+            spec = make_spec(spec | keys)
             with h5py.File(path) as file:
                 notes = json.loads(file.attrs["notes"])
-            last = i == len(networks) - 1
             inside = output if last else Path(folder) / f"{i}.h5"
             save_network(model, spec, inside, notes, dtype)
 
@@ -74,7 +82,9 @@ def list_hash(path: Path) -> None:
 def main(argv: list[str]) -> None:
     """Pack the networks that the command line names."""
     args = parser().parse_args(argv)
-    pack(args.networks, args.first_share or [], args.output, args.dtype)
+    if args.white:
+        read_spec(args.output.with_name(args.white))
+    pack(args.networks, args.first_share or [], args.output, args.dtype, args.white)
     list_hash(args.output)
     print(f"{TAG} {len(args.networks)} networks in {args.output}, "
           f"{args.output.stat().st_size / 1e6:.1f} MB", flush=True)  # fmt: skip

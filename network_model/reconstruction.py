@@ -192,6 +192,8 @@ def _invert(options: Options, subject: Subject, log, label: str):
 
     keras.utils.set_random_seed(options.seed)
     model, spec = load_network(options.weights_file)
+    if "white" in spec:
+        check_weights(spec["white"]["path"])
     turn = None
     if needs_alignment(subject, spec["inputs"], options.align_voxel_mm, options.align):
         turn = Alignment(subject, options.align_voxel_mm)

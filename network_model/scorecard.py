@@ -108,11 +108,12 @@ def main(config: dict) -> None:
     if missing:
         raise ValueError(f"cases {missing[0]!r}: expected a choice of {', '.join(cases)}")
     folder = Path(config["dstFolder"])
-    used = {"weights_sha256": file_hash(config["weightsFile"])}
+    network = load_network(config["weightsFile"])
+    white = network[1].get("white", {}).get("path")
+    used = {"weights_sha256": [file_hash(p) for p in (config["weightsFile"], white) if p]}
     save_config(config | used, folder, free=("cases", "methods", "dataFolder", "weightsFile"))
     keras.utils.set_random_seed(config["seed"])
 
-    network = load_network(config["weightsFile"])
     path = folder / "scores.csv"
     rows = read_scores(path)
     done = {(row["case"], row["method"]) for row in rows}

@@ -23,6 +23,7 @@ SPEC = {
     "architecture": "unet",  # or "nonlocal_gated": arXiv 1904.05493
     "inputs": ["field", "mask"],
     "first_share": 0.0,  # of the first network's map in the mean where a scan's errors are white
+    "white_file": None,  # weights beside its file that make that map where errors are white
     "residual": None,  # input channel that the output is a correction to, e.g. "tv"
     "linear_path": False,  # a learned weighted sum of the input channels is added to the output
     "filters": 24,  # of the first level; doubled at each further one
@@ -57,6 +58,8 @@ def make_spec(config: dict) -> dict:
     share = spec["first_share"]
     if not 0 <= share <= 1 or (share and FIRST not in spec["inputs"]):
         raise ValueError(f"first_share {share}: expected 0, or with the input {FIRST!r} up to 1")
+    if spec["white_file"] and FIRST not in spec["inputs"]:
+        raise ValueError(f"white_file: another source of the input {FIRST!r}; add that input")
     if spec["residual"] not in (None, *spec["inputs"]) or spec["residual"] in UNSIGNED:
         raise ValueError(f"residual {spec['residual']!r}: expected None or an inversion in inputs")
     if not 0 <= spec["negative_slope"] < 1:
@@ -221,9 +224,14 @@ def read_spec(path, group: str = "/") -> dict:
         with h5py.File(path) as file:
             spec = json.loads(file[group].attrs["spec"])
         inside = f"{group.rstrip('/')}/{FIRST}"
-        return make_spec({**spec, "firstFile": str(path), "firstGroup": inside})
+        spec = make_spec({**spec, "firstFile": str(path), "firstGroup": inside})
     except (OSError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not a weights file of this project ({error})") from error
+    if spec["white_file"]:
+        spec["white"] = {"path": str(Path(path).with_name(spec["white_file"])), "group": "/"}
+        if not Path(spec["white"]["path"]).is_file():
+            raise ValueError(f"{path}: needs {spec['white_file']} beside it, found none; fetch it")
+    return spec
 
 
 def load_network(path, domains=("target",), group: str = "/") -> tuple[keras.Model, dict]:

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from scans import INVERSION, KERAS_ON_NUMPY, PLAIN, VOXEL, make_network, make_scan
 
+from network_model import inference
 from network_model.inference import predict
 from network_model.pack import main
 from network_model.reconstruction import check_weights
 from network_model.refine import data_step
 from network_model.subject import make_subject
-from network_model.unet import load_network, read_spec
+from network_model.unet import load_network, make_spec, read_spec
 
 pytestmark = KERAS_ON_NUMPY
 
@@ -47,6 +48,35 @@ def test_shares_and_hash_are_kept(files, tmp_path):
     assert read_spec(out, "/first/first")["inputs"] == INVERSION["inputs"]
     digest = check_weights(out)
     assert (tmp_path / "SHA256SUMS").read_text() == f"{digest}  all.h5\n00  other.h5\n"
+
+
+def test_another_first_map_where_errors_are_white(files, tmp_path, monkeypatch):
+    make_network(tmp_path / "white.h5", INVERSION, seed=7)
+    out = tmp_path / "all.h5"
+    shares = ["--first-share", "0", "0.5", "--white", "white.h5", "--dtype", "float32"]
+    main([str(out), *files, *shares])
+    model, spec = load_network(out)
+    scan = make_scan(seed=1)
+    subject = make_subject(scan["field"], scan["mask"], VOXEL, (0, 0, 1), scan["magnitude"])
+    geometry = (subject.field, subject.mask, VOXEL, subject.b0_dir)
+    white = predict(*load_network(tmp_path / "white.h5"), subject)
+    for structured in (0.0, 0.3, 1.0):
+        monkeypatch.setattr(inference, "_structured", lambda *_, share=structured: share)
+        second = predict(*load_network(out, group="/first"), subject)
+        first = (1 - structured) * white + structured * second
+        first = data_step(first, *geometry, structured=structured)
+        channels = inference.scan_channels(spec, subject)
+        np.testing.assert_allclose(channels["first"], first, atol=1e-6)
+        own = predict(model, spec | {"first_share": 0.0}, subject, channels=channels)
+        expected = own + 0.5 * (1 - structured) * (first - own)
+        np.testing.assert_allclose(predict(model, spec, subject), expected, atol=1e-6)
+    (tmp_path / "white.h5").unlink()
+    with pytest.raises(ValueError, match=r"all\.h5: needs white.h5 beside it, found none"):
+        load_network(out)
+    with pytest.raises(ValueError, match=r"white\.h5: no such weights"):
+        main([str(out), *files, *shares])
+    with pytest.raises(ValueError, match=r"white_file: .* add that input"):
+        make_spec({"white_file": "white.h5"})
 
 
 @pytest.mark.parametrize(
