@@ -4,8 +4,8 @@
 
 The file is written whole or not at all, and listed with its SHA-256 in `SHA256SUMS` beside it,
 which step 6 checks. `--first-share`, a number per network but the first, sets that key of step 4:
-how much of the map of the one before is in the mean where a scan's errors are white. `--white` names a
-file that stays beside the output: its network makes that map where they are.
+how much of the map of the one before is in the mean where a scan's errors are white. `--white`
+names a file that stays beside the output: its network makes that map where they are.
 """
 
 import argparse
