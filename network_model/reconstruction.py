@@ -181,36 +181,31 @@ def _invert(options: Options, subject: Subject, log, label: str):
     # isort: split
     import keras
 
+    from network_model import inference
     from network_model.finetune import FineTuner, Tuning, refine_image
-    from network_model.inference import (
-        check_training_memory,
-        network_to_tune,
-        predict,
-        scan_channels,
-    )
     from network_model.unet import load_network
 
     keras.utils.set_random_seed(options.seed)
     model, spec = load_network(options.weights_file)
-    if "white" in spec:
-        check_weights(spec["white"]["path"])
+    white = {"white_sha256": check_weights(spec["white"]["path"])} if "white" in spec else {}
     turn = None
     if needs_alignment(subject, spec["inputs"], options.align_voxel_mm, options.align):
         turn = Alignment(subject, options.align_voxel_mm)
         log(f"resampled to {options.align_voxel_mm} mm with B0 along z for the network")
     scan, back = (turn.subject, turn.back) if turn else (subject, lambda x: x)
     log(f"network of {model.count_params():,} parameters, inputs {', '.join(spec['inputs'])}")
-    channels = scan_channels(spec, scan, options.memory_gb, options.mirrors)
-    chi = predict(model, spec, scan, options.memory_gb, mirrors=options.mirrors, channels=channels)
+    given = {"memory_gb": options.memory_gb, "mirrors": options.mirrors}
+    channels = inference.scan_channels(spec, scan, **given)
+    chi = inference.predict(model, spec, scan, **given, channels=channels)
     tv = None if turn else channels.get("tv")  # on the scan's own grid
     del channels
     chi = chi_network = back(chi)
     aligned = {"align_voxel_mm": options.align_voxel_mm} if turn else {}
     steps = [{"step": "network", "architecture": spec["architecture"], "inputs": spec["inputs"]}]
-    steps[0] |= aligned | {"mirrors": options.mirrors}
+    steps[0] |= aligned | white | {"mirrors": options.mirrors}
     if options.finetune:
-        model, spec = network_to_tune(options.weights_file)
-        check_training_memory(spec, scan, options.memory_gb)
+        model, spec = inference.network_to_tune(options.weights_file)
+        inference.check_training_memory(spec, scan, options.memory_gb)
         tuning = Tuning(**options.tuning)
         tuner = FineTuner(model, spec, scan, tuning)
         tuner.run(options.finetune, label)

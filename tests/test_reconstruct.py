@@ -17,6 +17,7 @@ from scipy.ndimage import binary_erosion
 
 from network_model.align import Alignment, needs_alignment, rotation_to_z, tilt_degrees
 from network_model.inference import predict
+from network_model.pack import main as pack
 from network_model.reconstruct import command, gigabytes
 from network_model.subject import GAMMA_MHZ_PER_T, load_subject, make_subject
 from network_model.unet import load_network
@@ -282,6 +283,27 @@ def spoil(index, value):
 def bare_h5(folder):
     with h5py.File(folder / "odd.h5", "w") as file:
         file["x"] = 1
+
+
+def test_the_network_for_white_errors_is_checked_too(scan, tmp_path, capsys):
+    files = {name: str(tmp_path / f"{name}.h5") for name in ("first", "white", "second", "all")}
+    make_network(tmp_path / "first.h5", INVERSION)
+    make_network(tmp_path / "white.h5", INVERSION, seed=1)
+    keys = {"inputs": ["field", "first"], "firstFile": files["first"], "norm": "none"}
+    make_network(tmp_path / "second.h5", PLAIN | keys)
+    shares = ["--first-share", "0.5", "--white", "white.h5"]
+    pack([files["all"], files["first"], files["second"], *shares])
+    volumes = [str(scan / "field.nii.gz"), str(scan / "mask.nii.gz")]
+    arguments = [*volumes, "-o", str(tmp_path / "chi.nii.gz"), "--weights", files["all"]]
+    command(arguments)
+    step = json.loads((tmp_path / "chi.json").read_text())["Steps"][0]
+    digest = hashlib.sha256((tmp_path / "white.h5").read_bytes()).hexdigest()
+    assert step["white_sha256"] == digest
+    with (tmp_path / "SHA256SUMS").open("a") as sums:
+        sums.write(f"{'0' * 64}  white.h5\n")
+    with pytest.raises(SystemExit, match="1"):
+        command(arguments)
+    assert "white.h5: damaged or changed, its SHA-256" in capsys.readouterr().err
 
 
 def other_architecture(folder):

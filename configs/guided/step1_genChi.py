@@ -1,4 +1,4 @@
-"""Step 1 of the second network's second part: COSMOS map, step-0 heads, random labels, all new."""
+"""Step 1 of the network for white errors: COSMOS map, step-0 heads, random labels, all new."""
 
 config = {
     "run": "guided",

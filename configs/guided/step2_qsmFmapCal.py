@@ -1,4 +1,4 @@
-"""Step 2 of the second network's second part: white errors in most maps, structured in the rest."""
+"""Step 2 of the network for white errors: white errors in most maps, structured in the rest."""
 
 config = {
     "run": "guided",

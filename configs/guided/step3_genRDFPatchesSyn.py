@@ -1,4 +1,4 @@
-"""Step 3 of the second network's second part: first map and guided total variations as channels."""
+"""Step 3 of the network for white errors: first map and guided total variations as channels."""
 
 config = {
     "run": "guided",

@@ -1,7 +1,8 @@
-"""Step 4 of the second network's second part: homogeneous U-Net on half the grid, for all scans.
+"""Step 4 of the network for white errors: homogeneous U-Net on half the grid.
 
-Begun with the weights of `configs/second`, which knew neither total variation guided by the first
-network's map nor the Wiener inverse that spares the cone.
+Begun with the weights of `configs/second`, in whose place it is taken where errors are white, and
+which knew neither total variation guided by the first network's map nor the Wiener inverse that
+spares the cone. Trained on a CPU without bfloat16.
 """
 
 config = {
