@@ -37,7 +37,7 @@ NEXT_TO_NOTHING = 1e-3  # prior_error or share that is not worth its seconds
 GUIDED_WEIGHT = 4.0
 MOST_GUIDED = 0.7
 # From where to where in `flatness` the share of guided total variation grows, and how often.
-FLAT, MORE_IF_FLAT = (1.47, 2.0), 3.1
+FLAT, MORE_IF_FLAT = (1.47, 2.0), 5.4
 # Total variation loses fast where errors are structured: best powers of 1 − `structured_share` on
 # heads 2001 and 2003 with errors of 0.15 and 0.3 of the field's spread are 2 and 4 or more.
 WHITE_POWER = 3
@@ -52,7 +52,7 @@ def refine(
     *,
     magnitude=None,
     tv=None,
-    guided_share: float = 0.035,
+    guided_share: float = 0.02,
     wiener_share: float = 0.25,
     prior_error: float = 0.02,
     iterations: int = 0,
@@ -111,7 +111,7 @@ def refine(
 
 
 def guided_mean(
-    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, noise, share=0.035, magnitude=None
+    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, noise, share=0.02, magnitude=None
 ) -> np.ndarray:
     """Mean of a map and two total variations that are guided by it, by the scan's noise.
 
