@@ -179,13 +179,13 @@ def tuning_model(model: keras.Model, shape, box, subject) -> keras.Model:
     return keras.Model(inputs, {"target_field": field, "target_chi": chi}, name="finetuning")
 
 
-def refine_image(chi, subject, tv=None, **options) -> np.ndarray:
+def refine_image(chi, subject, structured=None, **options) -> np.ndarray:
     """The map moved instead of the weights: `refine.py` on a subject.
 
     Args:
         chi: the network's map, (X, Y, Z) [ppm].
         subject: a `Subject`.
-        tv: total-variation inverse of the subject, (X, Y, Z) [ppm], where it is made already.
+        structured: `structured_share` of the subject's field where it is known already.
         options: further keywords of `refine`.
 
     Raises:
@@ -193,10 +193,11 @@ def refine_image(chi, subject, tv=None, **options) -> np.ndarray:
     """
     from network_model.refine import refine
 
-    given = ("chi_network", "field", "mask", "voxel_size", "b0_dir", "magnitude", "tv")
+    given = ("chi_network", "field", "mask", "voxel_size", "b0_dir", "magnitude", "structured")
     known = [name for name in inspect.signature(refine).parameters if name not in given]
     unknown = [name for name in options if name not in known]
     if unknown:
         raise ValueError(f"refine option {unknown[0]!r}: expected one of {', '.join(known)}")
     geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
-    return refine(chi, subject.field, *geometry, magnitude=subject.magnitude, tv=tv, **options)
+    known = {"magnitude": subject.magnitude, "structured": structured}
+    return refine(chi, subject.field, *geometry, **known, **options)

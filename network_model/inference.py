@@ -27,6 +27,7 @@ RAMP = 16  # voxels over which two tiles are blended
 FORWARD_COPIES = 9
 TRAINING_COPIES = 20
 BYTES_PER_VALUE = 4
+SHARE = "structured_share"  # a number that the channels of a scan carry along, none of the inputs
 BASE_GB = 1.0  # Keras, TensorFlow and the libraries
 VOLUME_COPIES = 44  # float32 copies of the whole volume that the input channels need
 GIB = 1024**3
@@ -82,12 +83,15 @@ def own_share(spec: dict, subject, channels: dict) -> float:
     """Share of a network's map in that of a scan, 0 to 1; the rest is its first network's."""
     if not spec["first_share"]:
         return 1.0
-    return 1 - spec["first_share"] * (1 - _structured(subject, channels))
+    return 1 - spec["first_share"] * (1 - structured_of(subject, channels))
 
 
-def _structured(subject, channels: dict) -> float:
-    geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
-    return structured_share(*geometry, tv=channels.get("tv"))
+def structured_of(subject, channels: dict) -> float:
+    """`structured_share` of a scan, found once and kept among its channels."""
+    if SHARE not in channels:
+        geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
+        channels[SHARE] = structured_share(*geometry, tv=channels.get("tv"))
+    return channels[SHARE]
 
 
 def network_to_tune(path) -> tuple[keras.Model, dict]:
@@ -126,7 +130,7 @@ def scan_channels(
     if names:
         channels |= make_channels(subject.field, *geometry, names)
     if FIRST in spec["inputs"]:
-        structured = _structured(subject, channels)
+        structured = structured_of(subject, channels)
         chi = _first_map(spec, subject, memory_gb, mirrors, channels, structured)
         channels[FIRST] = data_step(chi, subject.field, *geometry, structured=structured)
         if any(name in spec["inputs"] for name in GUIDED):

@@ -51,6 +51,8 @@ def pack(networks: list[Path], shares: list[float], output: Path, dtype: str, wh
     if len(networks) < 2 or len(shares) != len(networks) - 1:
         raise ValueError(f"{len(networks)} networks and {len(shares)} shares: expected two "
                          "networks or more and a --first-share for each but the first")  # fmt: skip
+    if white:
+        read_spec(output.with_name(white))
     with tempfile.TemporaryDirectory() as folder:
         inside = networks[0]
         for i, (path, share) in enumerate(zip(networks[1:], shares, strict=True), 1):
@@ -58,12 +60,8 @@ def pack(networks: list[Path], shares: list[float], output: Path, dtype: str, wh
                 raise ValueError(f"{path}: takes no map of another network (input {FIRST!r})")
             model, spec = load_network(path, ("source", "target"))
             last = i == len(networks) - 1
-            keys = {
-                "first_share": share,
-                "firstFile": inside,
-                "white_file": white if last else None,
-            }
-            spec = make_spec(spec | keys)
+            spec |= {"first_share": share, "firstFile": inside}
+            spec = make_spec(spec | {"white_file": white if last else None})
             with h5py.File(path) as file:
                 notes = json.loads(file.attrs["notes"])
             inside = output if last else Path(folder) / f"{i}.h5"
@@ -82,8 +80,6 @@ def list_hash(path: Path) -> None:
 def main(argv: list[str]) -> None:
     """Pack the networks that the command line names."""
     args = parser().parse_args(argv)
-    if args.white:
-        read_spec(args.output.with_name(args.white))
     pack(args.networks, args.first_share or [], args.output, args.dtype, args.white)
     list_hash(args.output)
     print(f"{TAG} {len(args.networks)} networks in {args.output}, "

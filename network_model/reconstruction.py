@@ -197,7 +197,9 @@ def _invert(options: Options, subject: Subject, log, label: str):
     given = {"memory_gb": options.memory_gb, "mirrors": options.mirrors}
     channels = inference.scan_channels(spec, scan, **given)
     chi = inference.predict(model, spec, scan, **given, channels=channels)
-    tv = None if turn else channels.get("tv")  # on the scan's own grid
+    # Of the scan's own grid, on which it is refined.
+    known = options.refine and not turn
+    structured = inference.structured_of(scan, channels) if known else None
     del channels
     chi = chi_network = back(chi)
     aligned = {"align_voxel_mm": options.align_voxel_mm} if turn else {}
@@ -213,7 +215,7 @@ def _invert(options: Options, subject: Subject, log, label: str):
         numbers = {"iterations": options.finetune, **dataclasses.asdict(tuning)}
         steps.append({"step": "fine-tuning", **numbers})
     if options.refine:
-        chi = refine_image(chi, subject, tv, **options.refine_options)
+        chi = refine_image(chi, subject, structured, **options.refine_options)
         steps.append({"step": "image refinement", **_refine_numbers(options.refine_options)})
         log("refined the map on the field's own grid")
     return chi_network, np.asarray(chi, np.float32), steps

@@ -51,7 +51,7 @@ def refine(
     b0_dir=(0.0, 0.0, 1.0),
     *,
     magnitude=None,
-    tv=None,
+    structured: float | None = None,
     guided_share: float = 0.02,
     wiener_share: float = 0.25,
     prior_error: float = 0.02,
@@ -67,7 +67,7 @@ def refine(
         field: local field, (X, Y, Z) [ppm]; mask: (X, Y, Z).
         voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
         magnitude: (X, Y, Z), any scale, or None; weighs the data of total variation and of ADMM.
-        tv: total-variation inverse of the scan, (X, Y, Z) [ppm], where it is made already.
+        structured: `structured_share` of the field where it is known already.
         guided_share: share of the guided total variation in the mean where all errors are white and
             the noise is as large as the map's standard deviation; it grows as the noise falls.
         wiener_share: share of the Wiener inverse where all errors are structured.
@@ -93,7 +93,8 @@ def refine(
     mask = np.asarray(mask) > 0
     geometry = (field, mask, voxel_size, b0_dir)
     noise = estimate_noise(*geometry)
-    structured = structured_share(*geometry, tv=tv)
+    if structured is None:
+        structured = structured_share(*geometry)
     chi = np.where(mask, chi_network, 0).astype(np.float32)
     white = (1 - structured) ** WHITE_POWER
     if guided_share and white > NEXT_TO_NOTHING:

@@ -152,7 +152,7 @@ def test_the_first_map_has_its_share_where_errors_are_white(
     monkeypatch.setattr(inference, "data_step", lambda chi, *_, **__: chi)
     chi = {}
     for structured in (0.0, 0.4, 1.0):
-        monkeypatch.setattr(inference, "_structured", lambda *_, share=structured: share)
+        monkeypatch.setattr(inference, "structured_of", lambda *_, share=structured: share)
         chi[structured] = predict(model, spec, subject, mirrors=True)
     first = inference.scan_channels(spec, subject, mirrors=True)["first"]
     white = first_share * first + (1 - first_share) * chi[1.0]

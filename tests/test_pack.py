@@ -61,7 +61,7 @@ def test_another_first_map_where_errors_are_white(files, tmp_path, monkeypatch):
     geometry = (subject.field, subject.mask, VOXEL, subject.b0_dir)
     white = predict(*load_network(tmp_path / "white.h5"), subject)
     for structured in (0.0, 0.3, 1.0):
-        monkeypatch.setattr(inference, "_structured", lambda *_, share=structured: share)
+        monkeypatch.setattr(inference, "structured_of", lambda *_, share=structured: share)
         second = predict(*load_network(out, group="/first"), subject)
         first = (1 - structured) * white + structured * second
         first = data_step(first, *geometry, structured=structured)
@@ -77,6 +77,16 @@ def test_another_first_map_where_errors_are_white(files, tmp_path, monkeypatch):
         main([str(out), *files, *shares])
     with pytest.raises(ValueError, match=r"white_file: .* add that input"):
         make_spec({"white_file": "white.h5"})
+
+
+def test_the_structured_share_is_found_once(files, tmp_path, monkeypatch):
+    out = tmp_path / "all.h5"
+    main([str(out), *files, "--first-share", "0.5", "0.5"])
+    scan, calls = make_scan(seed=1), []
+    subject = make_subject(scan["field"], scan["mask"], VOXEL, (0, 0, 1), scan["magnitude"])
+    monkeypatch.setattr(inference, "structured_share", lambda *_, **__: calls.append(1) or 0.5)
+    predict(*load_network(out), subject)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def fake_module(monkeypatch, name, **functions):
 
 def test_refinement_is_the_default_and_its_numbers_are_kept(scan, tmp_path, monkeypatch):
     def refine(
-        chi_network, field, mask, voxel_size, b0_dir, magnitude=None, tv=None, iterations=30
+        chi_network, field, mask, voxel_size, b0_dir, magnitude=None, structured=None, iterations=30
     ):
         return 0.5 * chi_network
 
