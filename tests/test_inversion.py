@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from training_data import inversion
+from training_data import backend, inversion
 from training_data.dipole import dipole_kernel, forward_field
 from training_data.noise import ERROR_SHARES, add_model_errors
 from training_data.phantom import make_head
@@ -123,9 +123,32 @@ def test_tv_differences_and_their_adjoint():
     problem = inversion.Problem(field, mask, VOXEL, (0, 0, 1))
     chi = np.random.default_rng(0).standard_normal(problem.shape).astype(np.float32)
     step = inversion._VariationStep(problem, VOXEL, 1.0)
-    step.thresholds = [0.0] * 3  # the step is then GᵀG, which `laplacian` diagonalises
-    expected = problem.ifft(problem.fft(chi) * problem.laplacian(VOXEL))
+    step.thresholds = [np.zeros((1, 1, 1), np.float32)] * 3
+    # The first step is then GᵀG, over-relaxed, which `laplacian` diagonalises.
+    expected = inversion.RELAXATION * problem.ifft(problem.fft(chi) * problem.laplacian(VOXEL))
     np.testing.assert_allclose(step(chi), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("nonlinear", [False, True])
+def test_tv_is_the_same_in_slabs_of_any_size(monkeypatch, nonlinear):
+    chi, mask, field = phantom()
+    options = {"weight": 1e-3, "iterations": 4, "guide": chi, "nonlinear": nonlinear}
+    maps = []
+    for size in (1, 5 * field[0].nbytes, 2**40):
+        monkeypatch.setattr(backend, "SLAB_BYTES", size)
+        maps.append(inversion.tv_admm(field, mask, VOXEL, **options))
+    np.testing.assert_array_equal(maps[0], maps[1])
+    np.testing.assert_array_equal(maps[0], maps[2])
+
+
+def test_over_relaxation_halves_the_iterations(monkeypatch):
+    _, mask, field = phantom()
+    geometry = (field, mask, VOXEL)
+    best = inversion.tv_admm(*geometry, weight=1e-3, iterations=400)
+    relaxed = inversion.tv_admm(*geometry, weight=1e-3, iterations=20)
+    monkeypatch.setattr(inversion, "RELAXATION", 1.0)
+    plain = inversion.tv_admm(*geometry, weight=1e-3, iterations=20)
+    assert np.linalg.norm(relaxed - best) < 0.7 * np.linalg.norm(plain - best)
 
 
 def objective(chi, problem, weight):

@@ -5,6 +5,7 @@ FFTs, so that one code serves both.
 """
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import scipy.fft
@@ -17,6 +18,7 @@ except ImportError:
     cupy = None
 
 DEVICES = ("auto", "cpu", "gpu")
+SLAB_BYTES = 2**19  # of a volume: a few of them fit into a core's cache
 
 
 class _HostFFT:
@@ -49,6 +51,25 @@ def array_module(x):
 def fft_module(x):
     """Module with `rfftn` and `irfftn` for the array's device; multi-threaded on the CPU."""
     return cupyx.scipy.fft if array_module(x) is not np else _HostFFT
+
+
+def over_slabs(function, x) -> None:
+    """Call a function of a slice for slabs of x's first axis, on all cores.
+
+    A chain of element-wise steps on a whole volume waits for memory in each; on slabs that stay in
+    the cache it does not. On a GPU there is one slab.
+
+    Args:
+        function: of a slice with start and stop; works in place, and no slab writes to another.
+        x: volume that is cut, NumPy or CuPy.
+    """
+    if array_module(x) is not np:
+        return function(slice(0, len(x)))
+    planes = max(SLAB_BYTES // max(x[0].nbytes, 1), 1)
+    slabs = [slice(i, min(i + planes, len(x))) for i in range(0, len(x), planes)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(function, slabs):
+            pass
 
 
 def to_device(x, device: str = "auto"):

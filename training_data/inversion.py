@@ -8,7 +8,7 @@ float32 with real FFTs.
 
 import numpy as np
 
-from training_data.backend import array_module, fft_module
+from training_data.backend import array_module, fft_module, over_slabs
 from training_data.dipole import dipole_kernel, forward_field, gradient
 from training_data.noise import WHITE_SHELLS, error_and_signal, estimate_noise
 from training_data.volume import bounding_box, crop_pad, next_fast_shape, uncrop
@@ -22,12 +22,15 @@ MARGIN = 16
 L2_FLOOR = 0.03
 # Phase of one ppm of field at 3 T and an echo time of 25 ms [rad].
 PHASE_SCALE = 20.0
-# Penalty of the split D∗χ, relative to the data weight of a median voxel: one, as in FANSI.
-DATA_PENALTY = 1.0
+# Penalty of the split D∗χ, relative to the data weight of a median voxel, which is one.
+DATA_PENALTY = 0.5
 # Penalty of the split ∇χ over the weight of the total variation [1/ppm]: soft threshold 1/100 ppm,
 # the fastest of 20, 50, 100 and 300 on the COSMOS and FANSI heads.
 EDGE_PENALTY = 100.0
 TINY_EDGE = 1e-9  # [ppm]
+# Over-relaxation of both splits (Eckstein and Bertsekas 1992, doi:10.1007/BF01581204). With it and
+# that penalty 12 and 18 iterations have the error of 25 and 40 with neither (and a penalty of one).
+RELAXATION = 1.7
 # Weights over the noise [ppm] to the power 1.5; see `noise_weight`.
 TV_PER_NOISE = 0.7
 L2_PER_NOISE = 42.0
@@ -250,7 +253,7 @@ def tv_admm(
     *,
     magnitude=None,
     nonlinear: bool = False,
-    iterations: int = 40,
+    iterations: int = 20,
     phase_scale: float = PHASE_SCALE,
     prior=None,
     pull: float = 0.0,
@@ -288,22 +291,29 @@ def tv_admm(
     from_field = DATA_PENALTY * p.kernel * scale
     from_edges = variation.penalty * scale
     start_k = None if prior is None else p.fft(p.cut(prior))
-    chi_k = start_k if prior is not None else p.xp.zeros(p.kernel.shape, p.xp.complex64)
+    chi_k = p.xp.zeros(p.kernel.shape, p.xp.complex64) if prior is None else start_k.copy()
+    predicted_k = chi_k * p.kernel
+
+    def combine(at):
+        chi_k[at] = from_field[at] * data_k[at]
+        edges_k[at] *= from_edges[at]
+        chi_k[at] += edges_k[at]
+        if pull:
+            chi_k[at] += pull * start_k[at] * scale[at]
+        p.xp.multiply(chi_k[at], p.kernel[at], out=predicted_k[at])
+
     chi = p.ifft(chi_k.copy())
     for _ in range(iterations):
-        edges = p.fft(variation(chi))
-        chi_k = p.fft(data(p.ifft(chi_k * p.kernel)))
-        chi_k *= from_field
-        edges *= from_edges
-        chi_k += edges
-        if pull:
-            chi_k += pull * start_k * scale
-        chi = p.ifft(chi_k.copy())
+        edges_k = p.fft(variation(chi))
+        data_k = p.fft(data(p.ifft(predicted_k)))
+        # irfftn may use its input's memory: predicted_k is written anew, chi_k is done with.
+        over_slabs(combine, chi_k)
+        chi = p.ifft(chi_k)
     return p.paste(chi)
 
 
 class _DataStep:
-    """Proximal step of the data term; keeps its dual variable."""
+    """Proximal step of the data term, over-relaxed; keeps its split and its dual variable."""
 
     def __init__(self, problem, magnitude, phase_scale):
         xp = problem.xp
@@ -314,67 +324,104 @@ class _DataStep:
         self.shrink = DATA_PENALTY / (self.weights + DATA_PENALTY)
         self.target = problem.field * (1 - self.shrink)
         self.dual = xp.zeros_like(self.field)
+        self.split = None
 
     def __call__(self, predicted):
         """From D∗χ to (split − dual), which the next χ is to predict; works in place."""
-        self.dual += predicted
-        split = self.xp.multiply(self.shrink, self.dual, out=predicted)
-        split += self.target
-        if self.phase_scale is not None:
-            self._newton(split)
-        self.dual -= split
-        split -= self.dual
-        return split
+        if self.split is None:
+            self.split = predicted.copy()
+        over_slabs(lambda at: self._step(at, predicted[at]), predicted)
+        return predicted
 
-    def _newton(self, split):
+    def _step(self, at, predicted):
+        dual, split = self.dual[at], self.split[at]
+        predicted *= RELAXATION
+        dual += predicted
+        split *= 1 - RELAXATION
+        dual += split
+        self.xp.multiply(self.shrink[at], dual, out=split)
+        split += self.target[at]
+        if self.phase_scale is not None:
+            self._newton(at, split, dual)
+        dual -= split
+        self.xp.subtract(split, dual, out=predicted)
+
+    def _newton(self, at, split, dual):
         """Two steps of Newton from the linear answer, with the curvature kept positive."""
         for _ in range(2):
-            phase = (split - self.field) * self.phase_scale
-            slope = self.weights * self.xp.sin(phase) / self.phase_scale
-            slope += DATA_PENALTY * (split - self.dual)
-            curvature = self.weights * self.xp.maximum(self.xp.cos(phase), 0)
+            phase = (split - self.field[at]) * self.phase_scale
+            slope = self.weights[at] * self.xp.sin(phase) / self.phase_scale
+            slope += DATA_PENALTY * (split - dual)
+            curvature = self.weights[at] * self.xp.maximum(self.xp.cos(phase), 0)
             curvature += DATA_PENALTY
             slope /= curvature
             split -= slope
 
 
 class _VariationStep:
-    """Soft threshold of the periodic differences of χ; keeps its dual variables."""
+    """Soft threshold of the periodic differences of χ, over-relaxed; keeps split + dual variable.
+
+    The dual variable is that sum cut to ± the threshold.
+    """
 
     def __init__(self, problem, voxel_size, weight, guide=None):
         xp = problem.xp
         self.xp = xp
-        self.steps = relative_steps(voxel_size)
+        self.steps = [float(step) for step in relative_steps(voxel_size)]
         self.penalty = EDGE_PENALTY * float(weight)
-        self.thresholds = [1 / EDGE_PENALTY] * 3
+        self.thresholds = [xp.full((1, 1, 1), 1 / EDGE_PENALTY, xp.float32)] * 3
         if guide is not None:
             edges = xp.abs(gradient(problem.cut(guide), self.steps))
             inside = edges[:, problem.mask]
             typical = max(float(xp.median(inside)), 0.1 * float(inside.mean()), TINY_EDGE)
             self.thresholds = list(1 / EDGE_PENALTY / (1 + edges / xp.float32(typical)))
-        self.duals = [xp.zeros(problem.shape, xp.float32) for _ in range(3)]
-        self.buffer = xp.empty(problem.shape, xp.float32)
+        self.sums = [xp.zeros(problem.shape, xp.float32) for _ in range(3)]
 
     def __call__(self, chi):
-        """Σ Gᵀ(split − dual) of the differences of χ, one pass per axis through one buffer."""
-        xp = self.xp
-        total = xp.zeros_like(chi)
-        for axis, dual in enumerate(self.duals):
-            edge, x, out = (xp.moveaxis(v, axis, 0) for v in (self.buffer, chi, total))
-            xp.subtract(x[1:], x[:-1], out=edge[:-1])
-            xp.subtract(x[0], x[-1], out=edge[-1])
-            self.buffer *= xp.float32(1 / self.steps[axis])
-            self.buffer += dual
-            # With v = Gχ + dual: the new dual is v cut to ±threshold, split − dual = v − 2·dual.
-            limit = self.thresholds[axis]
-            xp.clip(self.buffer, -limit, limit, out=dual)
-            self.buffer -= dual
-            self.buffer -= dual
-            self.buffer *= xp.float32(1 / self.steps[axis])
-            out -= edge
-            out[1:] += edge[:-1]
-            out[0] += edge[-1]
+        """Σ Gᵀ(split − dual) of the differences of χ."""
+        total = self.xp.zeros_like(chi)
+        over_slabs(lambda at: self._update(at, chi), chi)
+        over_slabs(lambda at: self._gather(at, total[at]), chi)
         return total
+
+    def _dual(self, axis, at):
+        limit = self.thresholds[axis]
+        limit = limit[at] if len(limit) > 1 else limit
+        return self.xp.clip(self.sums[axis][at], -limit, limit)
+
+    def _update(self, at, chi):
+        """sum ← r·(G χ + dual) + (1 − r)·sum in planes of the first axis."""
+        for axis, step in enumerate(self.steps):
+            x = self.xp.moveaxis(chi[at], axis, 0)
+            after = x[0] if axis else chi[at.stop % len(chi)]
+            new = self.xp.empty_like(chi[at])
+            edge = self.xp.moveaxis(new, axis, 0)
+            self.xp.subtract(x[1:], x[:-1], out=edge[:-1])
+            self.xp.subtract(after, x[-1], out=edge[-1])
+            new *= 1 / step
+            new += self._dual(axis, at)
+            new *= RELAXATION
+            sums = self.sums[axis][at]
+            sums *= 1 - RELAXATION
+            sums += new
+
+    def _edges(self, axis, at):
+        """(split − dual)/step of an axis in planes of the first axis, `axis` moved to the front."""
+        edges = self._dual(axis, at)
+        edges *= -2
+        edges += self.sums[axis][at]
+        edges *= 1 / self.steps[axis]
+        return self.xp.moveaxis(edges, axis, 0)
+
+    def _gather(self, at, total):
+        for axis in range(3):
+            edges = self._edges(axis, at)
+            last = (at.start - 1) % len(self.sums[axis])
+            before = edges[-1] if axis else self._edges(0, slice(last, last + 1))[0]
+            out = self.xp.moveaxis(total, axis, 0)
+            out -= edges
+            out[1:] += edges[:-1]
+            out[0] += before
 
 
 def invert(name: str, field, mask, voxel_size, b0_dir=(0, 0, 1), magnitude=None):
