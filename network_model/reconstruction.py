@@ -19,7 +19,7 @@ from network_model.align import Alignment, needs_alignment
 from network_model.plausibility import noise_note, scan_warnings
 from network_model.sidecar import describe, sidecar_path
 from network_model.subject import Scan, Subject, load_subject
-from training_data.dipole import forward_field
+from training_data.dipole import field_inside
 from training_data.nifti import SUFFIXES, check_same_grid, read_mask, read_volume, to_canonical
 
 
@@ -253,7 +253,7 @@ def _labels(path: str | None, subject: Subject):
 
 def residual_field(subject: Subject, chi) -> np.ndarray:
     """What the map leaves unexplained: field − D ∗ χ inside the mask [ppm], without its mean."""
-    left = subject.field - forward_field(chi, subject.voxel_size, subject.b0_dir)
+    left = subject.field - field_inside(chi, subject.mask, subject.voxel_size, subject.b0_dir)
     # A constant field is invisible to the model: D(0) = 0.
     return np.where(subject.mask, left - left[subject.mask].mean(), 0).astype(np.float32)
 

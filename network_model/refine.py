@@ -22,7 +22,7 @@ import numpy as np
 from scipy import ndimage
 
 from training_data.channels import make_channels
-from training_data.dipole import forward_field
+from training_data.dipole import field_inside
 from training_data.inversion import noise_weight, tv_admm, wiener
 from training_data.noise import estimate_noise, structured_noise
 
@@ -153,7 +153,7 @@ def guided_variations(
         [ppm], zero outside the mask.
     """
     weight = GUIDED_WEIGHT * noise_weight(noise)
-    left = np.where(mask, field - forward_field(chi, voxel_size, b0_dir), 0).astype(np.float32)
+    left = np.where(mask, field - field_inside(chi, mask, voxel_size, b0_dir), 0).astype(np.float32)
     sparse, correction = (
         tv_admm(
             x, mask, voxel_size, b0_dir, weight, magnitude=magnitude, iterations=iterations,
@@ -202,7 +202,7 @@ def structured_share(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, tv=None
     geometry = (mask, voxel_size, b0_dir)
     if tv is None:
         tv = make_channels(field, *geometry, ["tv"])["tv"]
-    left = np.where(mask, field - forward_field(tv, voxel_size, b0_dir), 0)
+    left = np.where(mask, field - field_inside(tv, *geometry), 0)
     _, ratio = structured_noise(field, *geometry, left=left)
     low, high = np.log(STRUCTURED)
     return float(np.clip((np.log(max(ratio, 1e-9)) - low) / (high - low), 0, 1))

@@ -22,7 +22,7 @@ SLAB_BYTES = 2**19  # of a volume: a few of them fit into a core's cache
 
 
 class _HostFFT:
-    """scipy.fft's real transforms on all cores."""
+    """scipy.fft's transforms on all cores; inverse ones may use their input's memory."""
 
     @staticmethod
     def rfftn(x, s=None):
@@ -31,6 +31,22 @@ class _HostFFT:
     @staticmethod
     def irfftn(x, s=None):
         return scipy.fft.irfftn(x, s=s, workers=os.cpu_count(), overwrite_x=True)
+
+    @staticmethod
+    def rfft(x, n, axis):
+        return scipy.fft.rfft(x, n, axis, workers=os.cpu_count())
+
+    @staticmethod
+    def irfft(x, n, axis):
+        return scipy.fft.irfft(x, n, axis, workers=os.cpu_count(), overwrite_x=True)
+
+    @staticmethod
+    def fft(x, n, axis):
+        return scipy.fft.fft(x, n, axis, workers=os.cpu_count())
+
+    @staticmethod
+    def ifft(x, n, axis):
+        return scipy.fft.ifft(x, n, axis, workers=os.cpu_count(), overwrite_x=True)
 
 
 def gpu_available() -> bool:
@@ -49,7 +65,7 @@ def array_module(x):
 
 
 def fft_module(x):
-    """Module with `rfftn` and `irfftn` for the array's device; multi-threaded on the CPU."""
+    """Module with FFTs for the array's device; multi-threaded on the CPU."""
     return cupyx.scipy.fft if array_module(x) is not np else _HostFFT
 
 

@@ -8,7 +8,7 @@ field(k) = D(k) χ(k),  D(k) = 1/3 − (k·b)²/|k|²,  D(0) = 0, with b the dir
 import numpy as np
 
 from training_data.backend import array_module, fft_module
-from training_data.volume import next_fast_shape
+from training_data.volume import bounding_box, next_fast_shape, uncrop
 
 GAMMA_MHZ_PER_T = 42.577478518  # gyromagnetic ratio of the proton over 2π, CODATA 2018
 
@@ -83,10 +83,31 @@ def forward_field(chi, voxel_size, b0_dir=(0.0, 0.0, 1.0), pad: bool = True):
     chi = chi.astype(xp.float32, copy=False)
     shape = next_fast_shape([2 * n for n in chi.shape]) if pad else chi.shape
     fft = fft_module(chi)
-    spectrum = fft.rfftn(chi, s=shape)
+    # Axis by axis, so that no FFT is taken of lines that are all padding.
+    spectrum = fft.rfft(chi, shape[2], 2)
+    for axis in (1, 0):
+        spectrum = fft.fft(spectrum, shape[axis], axis)
     spectrum *= dipole_kernel(shape, voxel_size, b0_dir, xp)
     x, y, z = chi.shape
-    return xp.ascontiguousarray(fft.irfftn(spectrum, s=shape)[:x, :y, :z])
+    spectrum = fft.ifft(spectrum, shape[0], 0)[:x]
+    spectrum = fft.ifft(spectrum, shape[1], 1)[:, :y]
+    return xp.ascontiguousarray(fft.irfft(spectrum, shape[2], 2)[..., :z])
+
+
+def field_inside(chi, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)):
+    """Field of the sources inside a mask, inside that mask: (D ∗ mask·χ)·mask, on the mask's box.
+
+    Args:
+        chi: susceptibility, (X, Y, Z) [ppm]; mask: (X, Y, Z), not empty; NumPy or CuPy.
+        voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
+
+    Returns:
+        field, (X, Y, Z) float32 [ppm], zero outside the mask; no field wraps around.
+    """
+    inside = mask > 0
+    box = bounding_box(inside)
+    field = forward_field(chi[box] * inside[box], voxel_size, b0_dir)
+    return uncrop(field * inside[box], box, chi.shape)
 
 
 def gradient(x, voxel_size=(1.0, 1.0, 1.0)):

@@ -9,7 +9,7 @@ float32 with real FFTs.
 import numpy as np
 
 from training_data.backend import array_module, fft_module, over_slabs
-from training_data.dipole import dipole_kernel, forward_field, gradient
+from training_data.dipole import dipole_kernel, field_inside, gradient
 from training_data.noise import WHITE_SHELLS, error_and_signal, estimate_noise
 from training_data.volume import bounding_box, crop_pad, next_fast_shape, uncrop
 
@@ -178,7 +178,7 @@ def wiener(
         raise ValueError(f"prior_error {prior_error}: expected a positive number")
     k, errors, signal = error_and_signal(field, mask, voxel_size, b0_dir)
     if prior is not None:
-        field = field - forward_field(prior * (mask > 0), voxel_size, b0_dir)
+        field = field - field_inside(prior, mask, voxel_size, b0_dir)
     p = Problem(field, mask, voxel_size, b0_dir)
     r = 0.03
     if len(k) and off_cone == 1:

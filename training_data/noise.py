@@ -135,16 +135,17 @@ def error_and_signal(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)):
     """
     power, radius, kernel = _power(field, mask, voxel_size, b0_dir)
     edges = np.geomspace(LOWEST_SHELL, 0.5 / min(voxel_size), SHELLS + 1)
-    shell, near = np.digitize(radius, edges), np.abs(kernel) < CONE
-    rows = []
-    for i in range(1, SHELLS + 1):
-        on, off = (shell == i) & near, (shell == i) & ~near
-        if not (on.any() and off.any() and power[on].any() and power[off].any()):
-            continue
-        errors, total = power[on].mean(), power[off].mean()
-        signal = max(total - errors, LEAST_SIGNAL * total) / np.mean(kernel[off] ** 2)
-        rows.append((np.sqrt(edges[i - 1] * edges[i]), errors, signal))
-    return np.asarray(rows, np.float64).reshape(-1, 3).T
+    # Shells on the cone and shells off it, each summed over in one pass.
+    shell = 2 * np.digitize(radius.ravel(), edges) + (np.abs(kernel.ravel()) < CONE)
+    sums = [
+        np.bincount(shell, weights, 2 * (SHELLS + 2)).reshape(-1, 2)[1:-1]
+        for weights in (None, power.ravel(), kernel.ravel() ** 2)
+    ]
+    kept = (sums[1] > 0).all(1)
+    number, powers, squares = (s[kept] for s in sums)
+    total, errors = (powers / number).T
+    signal = np.maximum(total - errors, LEAST_SIGNAL * total) / (squares / number)[:, 0]
+    return np.stack([np.sqrt(edges[:-1] * edges[1:])[kept], errors, signal])
 
 
 def structured_noise(
