@@ -30,7 +30,7 @@ from network_model.scaling import CHI_SCALE
 from network_model.subject import make_subject
 from network_model.unet import load_network, make_spec, read_spec, save_network
 from training_data.channels import TV_ITERATIONS, make_channels
-from training_data.dipole import forward_field
+from training_data.dipole import field_inside
 from training_data.inversion import noise_weight, tv_admm
 from training_data.noise import estimate_noise
 from training_data.volume import uncrop
@@ -130,7 +130,7 @@ def test_total_variations_are_guided_by_the_first_map_of_each_network(networks, 
         channels = inference.scan_channels(spec, subject)
         chi = channels["first"]
         weight = 4 * noise_weight(noise)
-        left = subject.field - forward_field(chi, *geometry[2:])
+        left = subject.field - field_inside(chi, *geometry[1:])
         for x, start, channel in ((subject.field, 0, "guided"), (left, chi, "corrected")):
             guided = tv_admm(x, *geometry[1:], weight, iterations=TV_ITERATIONS, guide=chi)
             np.testing.assert_allclose(channels[channel], start + guided, atol=1e-6)
