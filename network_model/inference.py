@@ -22,6 +22,9 @@ from training_data.noise import estimate_noise
 from training_data.volume import bounding_box, crop_pad, padded_shape, uncrop
 
 MAX_OVERLAP = 96  # voxels: the effective receptive field is far smaller than the theoretical one
+# Share of their edge by which tiles of a patch's size overlap, where errors are white and where
+# they are structured. 3/8 for 1/2 leaves head 2001 at 27.8; with structured errors 56.4 → 56.6.
+TILE_OVERLAP = (3 / 8, 1 / 2)
 RAMP = 16  # voxels over which two tiles are blended
 # Measured peaks on a CPU, in copies of the first level's features.
 FORWARD_COPIES = 9
@@ -69,7 +72,9 @@ def predict(
     if keras.backend.backend() == "tensorflow":
         model.jit_compile = False  # XLA compiles minutes for a shape that is seen once
     if spec["tile"]:
-        chi = _small_tiles(model, x, mask, spec["tile"], mirrors)
+        structured = structured_of(subject, channels)
+        overlap = TILE_OVERLAP[int(structured > 0.5)]
+        chi = _small_tiles(model, x, mask, spec["tile"], overlap, mirrors)
     else:
         tile = tile_shape(spec, mask.shape, memory_gb, _overhead(subject.mask.size))
         chi = _mirrored(model, spec, x, mask, tile, mirrors)
@@ -271,14 +276,15 @@ def _mirrored(model, spec, x, mask, tile, mirrors: bool) -> np.ndarray:
     return chi
 
 
-def _small_tiles(model, x, mask, edge: int, mirrors: bool) -> np.ndarray:
+def _small_tiles(model, x, mask, edge: int, overlap: float, mirrors: bool) -> np.ndarray:
     """Output (X, Y, Z) of a network that has seen patches only, in tiles of their size.
 
     Where its receptive field is wider than a patch, features near the zeros around a patch are all
-    that it knows, and a whole volume is foreign to it. Tiles at half their edge, with squared sines
-    as weights, cover a voxel eight times; with `mirrors` each of the eight is another mirror image.
+    that it knows, and a whole volume is foreign to it. Tiles overlap by a share of their edge, with
+    squared sines as weights; where that is a half a voxel is covered eight times, and with
+    `mirrors` each of the eight is another mirror image.
     """
-    starts = [_half_overlapping(n, edge) for n in mask.shape]
+    starts = [overlapping_starts(n, edge, overlap) for n in mask.shape]
     room = [(0, max(edge - n, 0)) for n in mask.shape]
     x, wide = np.pad(x, [*room, (0, 0)]), np.pad(mask, room)
     ramp = np.sin(np.pi * (np.arange(edge, dtype=np.float32) + 0.5) / edge) ** 2
@@ -297,9 +303,9 @@ def _small_tiles(model, x, mask, edge: int, mirrors: bool) -> np.ndarray:
     return total[tuple(slice(n) for n in mask.shape)]
 
 
-def _half_overlapping(size: int, edge: int) -> list[int]:
-    """First voxels of tiles that cover an axis and overlap by at least half their edge."""
-    count = max(-(-2 * (size - edge) // edge), 0) + 1
+def overlapping_starts(size: int, edge: int, overlap: float) -> list[int]:
+    """First voxels of tiles that cover an axis and overlap by at least a share of their edge."""
+    count = max(math.ceil((size - edge) / (edge * (1 - overlap))), 0) + 1
     return np.linspace(0, max(size - edge, 0), count).round().astype(int).tolist()
 
 

@@ -167,8 +167,9 @@ def test_a_share_without_a_first_map_is_refused(keys):
         make_spec(keys)
 
 
+@pytest.mark.parametrize(("overlap", "stride"), [(1 / 2, 8), (3 / 8, 10)])
 @pytest.mark.parametrize("shape", [(37, 22, 60), (16, 33, 48)])
-def test_small_tiles_cover_every_voxel_as_often(shape):
+def test_small_tiles_cover_every_voxel(shape, overlap, stride):
     """A network that gives its first input back does so through tiles, whatever their mirrors."""
     x = keras.Input((None, None, None, 2), name="target_x")
     mask = keras.Input((None, None, None, 1), name="target_mask")
@@ -177,13 +178,13 @@ def test_small_tiles_cover_every_voxel_as_often(shape):
     given = rng.standard_normal((*shape, 2)).astype(np.float32)
     inside = np.ones(shape, np.float32)
     for mirrors in (False, True):
-        chi = inference._small_tiles(model, given, inside, 16, mirrors)
+        chi = inference._small_tiles(model, given, inside, 16, overlap, mirrors)
         np.testing.assert_allclose(chi, given[..., 0], atol=1e-4)
     for size in shape:
-        starts = inference._half_overlapping(size, 16)
+        starts = inference.overlapping_starts(size, 16, overlap)
         assert starts[0] == 0
         assert starts[-1] == max(size - 16, 0)
-        assert all(0 < b - a <= 8 for a, b in itertools.pairwise(starts))
+        assert all(0 < b - a <= stride for a, b in itertools.pairwise(starts))
 
 
 def test_a_network_of_tiles_sees_them_as_its_patches(networks, tmp_path):
@@ -193,10 +194,13 @@ def test_a_network_of_tiles_sees_them_as_its_patches(networks, tmp_path):
     x, mask, box = inference.network_volume(spec, subject)
     tile = {"target_x": x[None, :16, :16, :16], "target_mask": mask[None, :16, :16, :16, None]}
     corner = np.asarray(model(tile, training=False)["target_chi"])[0, ..., 0]
-    chi = inference._small_tiles(model, x, mask, 16, False)
-    np.testing.assert_allclose(chi[0, 0, 0], corner[0, 0, 0], atol=1e-5)  # no other tile is there
-    expected = uncrop(chi / CHI_SCALE, box, subject.mask.shape)
-    np.testing.assert_allclose(predict(model, spec, subject), expected, atol=1e-6)
+    for structured, overlap in ((0.0, 3 / 8), (1.0, 1 / 2)):
+        chi = inference._small_tiles(model, x, mask, 16, overlap, False)
+        np.testing.assert_allclose(chi[0, 0, 0], corner[0, 0, 0], atol=1e-5)  # of one tile
+        expected = uncrop(chi / CHI_SCALE, box, subject.mask.shape)
+        channels = inference.scan_channels(spec, subject) | {inference.SHARE: structured}
+        found = predict(model, spec, subject, channels=channels)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
     with pytest.raises(ValueError, match="can't be fine-tuned"):
         inference.network_to_tune(tmp_path / "tiles.h5")
     save_network(*networks["inversion"], tmp_path / "first.h5")
