@@ -127,7 +127,7 @@ def scan_channels(
 
     Args:
         spec: the network's specification; subject, memory_gb, mirrors: as in `predict`.
-        known: channels that are made already, none of them from a network's map.
+        known: channels that are made already; of those from a network's map, only `FIRST`.
     """
     channels = dict(known or {})
     names = [name for name in spec["inputs"] if name not in (*channels, FIRST, *GUIDED)]
@@ -135,9 +135,10 @@ def scan_channels(
     if names:
         channels |= make_channels(subject.field, *geometry, names)
     if FIRST in spec["inputs"]:
-        structured = structured_of(subject, channels)
-        chi = _first_map(spec, subject, memory_gb, mirrors, channels, structured)
-        channels[FIRST] = data_step(chi, subject.field, *geometry, structured=structured)
+        if FIRST not in channels:
+            structured = structured_of(subject, channels)
+            chi = _first_map(spec, subject, memory_gb, mirrors, channels, structured)
+            channels[FIRST] = data_step(chi, subject.field, *geometry, structured=structured)
         if any(name in spec["inputs"] for name in GUIDED):
             channels |= _guided(channels[FIRST], subject.field, *geometry)
     return channels
@@ -149,17 +150,34 @@ def _first_map(spec, subject, memory_gb, mirrors, known, structured: float) -> n
     if "white" in spec:
         shares = [(spec["first"], structured), (spec["white"], 1 - structured)]
     total = np.zeros(subject.mask.shape, np.float32)
+    before, inner = None, {}
     for where, share in shares:
         if share == 0:
             continue
-        model, first = load_first(**where, written=Path(where["path"]).stat().st_mtime_ns)
+        model, first = _load_first(where)
         # Seven passes of a whole volume more give the first map's user 0.1 points of NRMSE; tiles
         # have their mirror images for nothing.
         mirrored = mirrors and first["tile"] > 0
+        if before and _same_first(before, first):
+            known = known | {FIRST: inner[FIRST]}
         inner = scan_channels(first, subject, memory_gb, mirrored, known=known)
         chi = predict(model, first, subject, memory_gb, mirrors=mirrored, channels=inner)
         total += np.float32(share) * chi
+        before = first
     return total
+
+
+def _same_first(spec: dict, other: dict) -> bool:
+    """Whether two networks on tiles were packed with one and the same first network."""
+    if not all(s["tile"] and FIRST in s["inputs"] and "white" not in s for s in (spec, other)):
+        return False
+    weights, others = (_load_first(s["first"])[0].get_weights() for s in (spec, other))
+    return len(weights) == len(others) and all(map(np.array_equal, weights, others))
+
+
+def _load_first(where: dict):
+    """`load_first` of a place in a weights file, as a specification names it."""
+    return load_first(**where, written=Path(where["path"]).stat().st_mtime_ns)
 
 
 def _guided(chi, field, *geometry) -> dict[str, np.ndarray]:

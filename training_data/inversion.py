@@ -296,8 +296,7 @@ def tv_admm(
 
     def combine(at):
         chi_k[at] = from_field[at] * data_k[at]
-        edges_k[at] *= from_edges[at]
-        chi_k[at] += edges_k[at]
+        chi_k[at] += from_edges[at] * edges_k[at]
         if pull:
             chi_k[at] += pull * start_k[at] * scale[at]
         p.xp.multiply(chi_k[at], p.kernel[at], out=predicted_k[at])
