@@ -29,7 +29,7 @@ config = {
     "batch_size": 2,
     "steps_per_epoch": 250,
     "validation_steps": 40,
-    "epochs": 9,
+    "epochs": 7,
     "patience": 1000,
     "augment": True,
     "sign_chance": 0.3,
