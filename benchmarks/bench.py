@@ -78,7 +78,7 @@ def physics_rows(head: dict, voxel_size, repeats: int):
                   lambda: tv_admm(field, mask, voxel_size, iterations=10),
                   lambda: tv_admm(field, mask, voxel_size, iterations=10, guide=chi),
                   repeats)  # fmt: skip
-    yield compare("Tikhonov | TV by ADMM, 20 iterations",
+    yield compare("Tikhonov | TV by ADMM, 25 iterations",
                   lambda: tikhonov(field, mask, voxel_size),
                   lambda: invert("tv", field, mask, voxel_size), repeats)  # fmt: skip
     if gpu_available():

@@ -20,7 +20,7 @@ GUIDED = ("guided", "corrected")
 UNSIGNED = ("mask", "noise", "structured")  # the same for the opposite field
 TIKHONOV_WEIGHT = 0.01  # dimensionless, on D²: nearly the raw inverse, all of the data
 TIKHONOV_STRONG_WEIGHT = 0.1  # dimensionless, on D²
-TV_ITERATIONS = 12
+TV_ITERATIONS = 15
 
 
 def check_inputs(inputs) -> None:
