@@ -4,6 +4,7 @@ Numerics ask `array_module(x)` for the module that an array belongs to and `fft_
 FFTs, so that one code serves both.
 """
 
+import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -69,6 +70,14 @@ def fft_module(x):
     return cupyx.scipy.fft if array_module(x) is not np else _HostFFT
 
 
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count())
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # a forked process has no such threads
+
+
 def over_slabs(function, x) -> None:
     """Call a function of a slice for slabs of x's first axis, on all cores.
 
@@ -80,12 +89,12 @@ def over_slabs(function, x) -> None:
         x: volume that is cut, NumPy or CuPy.
     """
     if array_module(x) is not np:
-        return function(slice(0, len(x)))
+        function(slice(0, len(x)))
+        return
     planes = max(SLAB_BYTES // max(x[0].nbytes, 1), 1)
     slabs = [slice(i, min(i + planes, len(x))) for i in range(0, len(x), planes)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(function, slabs):
-            pass
+    for _ in _threads().map(function, slabs):
+        pass
 
 
 def to_device(x, device: str = "auto"):

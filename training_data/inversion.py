@@ -288,25 +288,25 @@ def tv_admm(
     scale = pull + DATA_PENALTY * p.kernel**2 + variation.penalty * p.laplacian(voxel_size)
     scale[0, 0, 0] = max(float(scale[0, 0, 0]), 1e-6)
     scale = 1 / scale
-    from_field = DATA_PENALTY * p.kernel * scale
-    from_edges = variation.penalty * scale
-    start_k = None if prior is None else p.fft(p.cut(prior))
-    chi_k = p.xp.zeros(p.kernel.shape, p.xp.complex64) if prior is None else start_k.copy()
+    from_field, from_edges = DATA_PENALTY * p.kernel * scale, variation.penalty * scale
+    chi_k = p.xp.zeros(p.kernel.shape, p.xp.complex64) if prior is None else p.fft(p.cut(prior))
+    pulled = pull * scale * chi_k if pull else None
     predicted_k = chi_k * p.kernel
 
-    def combine(at):
+    def next_spectra(at):
+        """χ and D∗χ of planes `at` from what the splits ask for."""
         chi_k[at] = from_field[at] * data_k[at]
         chi_k[at] += from_edges[at] * edges_k[at]
         if pull:
-            chi_k[at] += pull * start_k[at] * scale[at]
+            chi_k[at] += pulled[at]
         p.xp.multiply(chi_k[at], p.kernel[at], out=predicted_k[at])
 
-    chi = p.ifft(chi_k.copy())
+    # ifft may use its input's memory; both spectra are written anew in each iteration.
+    chi = p.ifft(chi_k)
     for _ in range(iterations):
         edges_k = p.fft(variation(chi))
         data_k = p.fft(data(p.ifft(predicted_k)))
-        # irfftn may use its input's memory: predicted_k is written anew, chi_k is done with.
-        over_slabs(combine, chi_k)
+        over_slabs(next_spectra, chi_k)
         chi = p.ifft(chi_k)
     return p.paste(chi)
 
@@ -323,12 +323,10 @@ class _DataStep:
         self.shrink = DATA_PENALTY / (self.weights + DATA_PENALTY)
         self.target = problem.field * (1 - self.shrink)
         self.dual = xp.zeros_like(self.field)
-        self.split = None
+        self.split = xp.zeros_like(self.field)
 
     def __call__(self, predicted):
         """From D∗χ to (split − dual), which the next χ is to predict; works in place."""
-        if self.split is None:
-            self.split = predicted.copy()
         over_slabs(lambda at: self._step(at, predicted[at]), predicted)
         return predicted
 
@@ -368,7 +366,7 @@ class _VariationStep:
         self.xp = xp
         self.steps = [float(step) for step in relative_steps(voxel_size)]
         self.penalty = EDGE_PENALTY * float(weight)
-        self.thresholds = [xp.full((1, 1, 1), 1 / EDGE_PENALTY, xp.float32)] * 3
+        self.thresholds = [xp.broadcast_to(xp.float32(1 / EDGE_PENALTY), problem.shape)] * 3
         if guide is not None:
             edges = xp.abs(gradient(problem.cut(guide), self.steps))
             inside = edges[:, problem.mask]
@@ -384,8 +382,8 @@ class _VariationStep:
         return total
 
     def _dual(self, axis, at):
-        limit = self.thresholds[axis]
-        limit = limit[at] if len(limit) > 1 else limit
+        """Dual variable of an axis in planes of the first axis."""
+        limit = self.thresholds[axis][at]
         return self.xp.clip(self.sums[axis][at], -limit, limit)
 
     def _update(self, at, chi):
@@ -413,6 +411,7 @@ class _VariationStep:
         return self.xp.moveaxis(edges, axis, 0)
 
     def _gather(self, at, total):
+        """Add Gᵀ of the edges of all axes to planes `at` of the total."""
         for axis in range(3):
             edges = self._edges(axis, at)
             last = (at.start - 1) % len(self.sums[axis])
