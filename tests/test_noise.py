@@ -201,3 +201,23 @@ def test_names_of_channels():
     for bad in ([], ["field", "phase"]):
         with pytest.raises(ValueError, match="expected a choice of field, mask"):
             check_inputs(bad)
+
+
+def test_kept_spectra_follow_what_is_in_the_arrays(head):
+    """A field is known by its bytes: changed in place it is another one, copied the same."""
+    mask, rng = head["mask"].copy(), np.random.default_rng(9)
+    field = add_complex_noise(forward_field(head["chi"], VOXEL), mask, None, 0.01, rng)
+    first = estimate_noise(field, mask, VOXEL)
+    kept = len(noise._spectra)
+    assert estimate_noise(field.copy(), mask, VOXEL) == first
+    assert error_and_signal(field, mask, VOXEL).shape[0] == 3
+    assert len(noise._spectra) == kept
+    assert estimate_noise(field, mask, VOXEL, DIRECTIONS[1]) != first
+    assert estimate_noise(field, mask, [1.1 * v for v in VOXEL]) != first
+    mask[SHAPE[0] // 2 :] = False
+    assert estimate_noise(field, mask, VOXEL) != first
+    field *= 2
+    assert estimate_noise(field, head["mask"], VOXEL) == pytest.approx(2 * first, rel=1e-5)
+    error_and_signal(field, head["mask"], VOXEL)[:] = 0
+    assert error_and_signal(field, head["mask"], VOXEL)[1].min() > 0
+    assert len(noise._spectra) <= noise.KEPT_SPECTRA

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from network_model.refine import flatness, refine, structured_share
+from network_model.refine import fit_strong, flatness, refine, strong_sources, structured_share
 from training_data.channels import make_channels
 from training_data.dipole import forward_field
 from training_data.noise import add_complex_noise, smooth_noise
@@ -54,7 +54,7 @@ def test_output_is_masked_float32_on_the_grid(scan):
     assert not out[~mask].any()
 
 
-NOTHING = {"guided_share": 0.0, "wiener_share": 0.0, "prior_error": 0.0}
+NOTHING = {"guided_share": 0.0, "wiener_share": 0.0, "prior_error": 0.0, "strong": np.inf}
 
 
 def test_each_part_can_be_left_out(scan):
@@ -71,6 +71,59 @@ def test_every_part_brings_a_wrong_map_closer(scan):
     for part in parts:
         better = refine(wrong, field, mask, VOXEL, B0, **NOTHING | part)
         assert error(better, chi, mask) < 0.9 * error(wrong, chi, mask)
+
+
+@pytest.fixture(scope="module")
+def bleeding(scan):
+    """χ with a source of 2 ppm, its field with noise, the mask, and where the source is."""
+    chi, field, mask = scan
+    centre = np.subtract(np.indices(SHAPE).T, (20, 20, 12)).T
+    source = (centre**2).sum(0) <= 2.5**2
+    strong = forward_field((2 * source).astype(np.float32), VOXEL, B0)
+    return chi + 2 * source, ((field + strong) * mask).astype(np.float32), mask, source
+
+
+def test_strong_source_is_fitted_to_its_field_and_nothing_else_moves(bleeding):
+    chi, field, mask, source = bleeding
+    damped = np.where(source, 0.85 * chi, chi).astype(np.float32)
+    sources = strong_sources(damped, mask)
+    fitted = fit_strong(damped, field, mask, VOXEL, B0, sources=sources)
+    assert (sources & source).sum() == source.sum()
+    assert fitted[source].mean() == pytest.approx(chi[source].mean(), rel=0.01)
+    assert misfit(fitted, field, mask) < 0.1 * misfit(damped, field, mask)
+    np.testing.assert_array_equal(fitted[~sources], damped[~sources])
+
+
+def test_refinement_recovers_a_strong_source_that_the_network_damps(bleeding):
+    chi, field, mask, source = bleeding
+    damped = np.where(source, 0.85 * chi, chi).astype(np.float32)
+    means = {
+        strong: refine(damped, field, mask, VOXEL, B0, structured=0.0, strong=strong)[source].mean()
+        for strong in (0.4, np.inf)
+    }
+    truth = chi[source].mean()
+    assert abs(means[0.4] - truth) < min(0.02 * truth, abs(means[np.inf] - truth))
+
+
+def test_structured_errors_leave_strong_sources_to_the_network(bleeding):
+    chi, field, mask, _ = bleeding
+    sources = strong_sources(chi, mask)
+    refined = refine(chi, field, mask, VOXEL, B0, structured=1.0)
+    np.testing.assert_array_equal(refined[sources], chi.astype(np.float32)[sources])
+    assert np.abs(refined - chi)[mask & ~sources].max() > 1e-3
+
+
+def test_strong_sources_do_not_depend_on_the_reference(bleeding):
+    chi, _, mask, _ = bleeding
+    expected = strong_sources(chi, mask)
+    np.testing.assert_array_equal(strong_sources((chi + 1) * mask, mask), expected)
+
+
+def test_without_strong_sources_there_is_nothing_to_fit(scan):
+    chi, field, mask = scan
+    sources = strong_sources(chi, mask)
+    assert not sources.any()
+    np.testing.assert_array_equal(fit_strong(chi, field, mask, VOXEL, B0, sources=sources), chi)
 
 
 def test_strong_pull_keeps_the_map(scan):

@@ -8,6 +8,8 @@ tensor's part along B0 that differs from its mean and its off-diagonal elements 
 doi:10.1002/mrm.22482), and residual background field, which is harmonic inside the brain.
 """
 
+import hashlib
+
 import numpy as np
 from scipy import ndimage
 
@@ -22,6 +24,8 @@ SHELLS = 12
 LOW = 0.08  # what counts as low |k| [1/mm]
 WHITE_SHELLS = 2  # the highest ones, taken for white noise
 LEAST_SIGNAL = 0.02  # share of a shell's power that is taken for signal in any case
+KEPT_SPECTRA = 4
+_spectra: dict[tuple, tuple[float, np.ndarray]] = {}  # of the last fields, see `_spectrum`
 # Largest weight of each kind of structured error; all have one standard deviation before.
 ERROR_SHARES = {
     "local": 1.0, "tensor": 1.0, "background": 0.5, "coloured": 0.7, "apparent": 0.7, "fibres": 0.0,
@@ -110,13 +114,7 @@ def estimate_noise(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> float:
     Returns:
         standard deviation per voxel of the white noise of equal power [ppm].
     """
-    power, radius, kernel = _power(field, mask, voxel_size, b0_dir)
-    near = np.abs(kernel) < CONE
-    top = 0.5 / max(voxel_size)
-    shells = np.digitize(radius[near], np.linspace(0.2 * top, top, 9))
-    inside = power[near]
-    rms = [np.sqrt(inside[shells == i].mean()) for i in range(1, 9) if (shells == i).any()]
-    return float(np.median(rms))
+    return _spectrum(field, mask, voxel_size, b0_dir)[0]
 
 
 def error_and_signal(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)):
@@ -133,19 +131,7 @@ def error_and_signal(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)):
         centres of the shells, (n,) [1/mm], rising; power of the errors, (n,), and of χ, (n,), per
         voxel [ppm²], both positive. All are empty for a field of zeros, or a grid too small.
     """
-    power, radius, kernel = _power(field, mask, voxel_size, b0_dir)
-    edges = np.geomspace(LOWEST_SHELL, 0.5 / min(voxel_size), SHELLS + 1)
-    # Shells on the cone and shells off it, each summed over in one pass.
-    shell = 2 * np.digitize(radius.ravel(), edges) + (np.abs(kernel.ravel()) < CONE)
-    sums = [
-        np.bincount(shell, weights, 2 * (SHELLS + 2)).reshape(-1, 2)[1:-1]
-        for weights in (None, power.ravel(), kernel.ravel() ** 2)
-    ]
-    kept = (sums[1] > 0).all(1)
-    number, powers, squares = (s[kept] for s in sums)
-    total, errors = (powers / number).T
-    signal = np.maximum(total - errors, LEAST_SIGNAL * total) / (squares / number)[:, 0]
-    return np.stack([np.sqrt(edges[:-1] * edges[1:])[kept], errors, signal])
+    return _spectrum(field, mask, voxel_size, b0_dir)[1].copy()
 
 
 def structured_noise(
@@ -178,9 +164,52 @@ def structured_noise(
     return float(np.sqrt(np.median(excess))), float(np.median(excess / signal[low]))
 
 
+def _spectrum(field, mask, voxel_size, b0_dir) -> tuple[float, np.ndarray]:
+    """`estimate_noise` and `error_and_signal` of a field, kept for the fields asked for last.
+
+    A reconstruction asks ten times for those of one field, which is known by its bytes.
+    """
+    field, mask = to_host(field), to_host(mask).astype(bool)
+    digests = (hashlib.sha1(np.ascontiguousarray(x)).digest() for x in (field, mask))
+    geometry = (field.shape, field.dtype, *map(float, (*voxel_size, *b0_dir)))
+    key = (*digests, *geometry)
+    if key not in _spectra:
+        power = _power(field, mask, voxel_size, b0_dir)
+        found = _cone_noise(*power, voxel_size), _cone_shells(*power, voxel_size)
+        while len(_spectra) >= KEPT_SPECTRA:
+            _spectra.pop(next(iter(_spectra)), None)
+        _spectra[key] = found
+    return _spectra[key]
+
+
+def _cone_noise(power, radius, kernel, voxel_size) -> float:
+    """Median over shells of |k| of the root mean square near the cone [ppm]."""
+    near = np.abs(kernel) < CONE
+    top = 0.5 / max(voxel_size)
+    shells = np.digitize(radius[near], np.linspace(0.2 * top, top, 9))
+    inside = power[near]
+    rms = [np.sqrt(inside[shells == i].mean()) for i in range(1, 9) if (shells == i).any()]
+    return float(np.median(rms))
+
+
+def _cone_shells(power, radius, kernel, voxel_size) -> np.ndarray:
+    """|k|, power of the errors and of χ, (3, shells)."""
+    edges = np.geomspace(LOWEST_SHELL, 0.5 / min(voxel_size), SHELLS + 1)
+    # Shells on the cone and shells off it, each summed over in one pass.
+    shell = 2 * np.digitize(radius.ravel(), edges) + (np.abs(kernel.ravel()) < CONE)
+    sums = [
+        np.bincount(shell, weights, 2 * (SHELLS + 2)).reshape(-1, 2)[1:-1]
+        for weights in (None, power.ravel(), kernel.ravel() ** 2)
+    ]
+    kept = (sums[1] > 0).all(1)
+    number, powers, squares = (s[kept] for s in sums)
+    total, errors = (powers / number).T
+    signal = np.maximum(total - errors, LEAST_SIGNAL * total) / (squares / number)[:, 0]
+    return np.stack([np.sqrt(edges[:-1] * edges[1:])[kept], errors, signal])
+
+
 def _power(field, mask, voxel_size, b0_dir):
     """Power of the windowed field per voxel [ppm²], |k| [1/mm] and the kernel, on a half grid."""
-    field, mask = to_host(field), to_host(mask).astype(bool)
     box = bounding_box(mask)
     size = [s.stop - s.start for s in box]
     shape = next_fast_shape([n + 8 for n in size])
