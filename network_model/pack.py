@@ -31,11 +31,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("networks", type=Path, nargs="+", help="weights files of step 4, first to last")
     p.add_argument("--first-share", type=float, nargs="*", help="of every network but the first")
     p.add_argument("--white", help="file beside the output: last network's first, white errors")
+    p.add_argument("--average", type=Path, help="file whose weights the last network's are "
+                   "averaged with: of a training that began with them")  # fmt: skip
     p.add_argument("--dtype", default="float16", choices=("float16", "float32"))
     return p
 
 
-def pack(networks: list[Path], shares: list[float], output: Path, dtype: str, white=None) -> None:
+def pack(
+    networks: list[Path], shares: list[float], output: Path, dtype: str, white=None, average=None
+) -> None:
     """Write each network with the one before it inside, the last one to `output`.
 
     Args:
@@ -43,6 +47,8 @@ def pack(networks: list[Path], shares: list[float], output: Path, dtype: str, wh
         shares: `first_share` of every network but the first.
         output: file to write; dtype: of all but the first.
         white: name of a weights file beside `output`, `white_file` of the last network, or None.
+        average: weights file whose mean with the last network's weights is taken (Wortsman et al.
+            2022, "Model soups", arXiv:2203.05482), or None.
 
     Raises:
         ValueError: a file that is none of this project's, a network after the first that takes no
@@ -60,12 +66,27 @@ def pack(networks: list[Path], shares: list[float], output: Path, dtype: str, wh
                 raise ValueError(f"{path}: takes no map of another network (input {FIRST!r})")
             model, spec = load_network(path, ("source", "target"))
             last = i == len(networks) - 1
+            if last and average:
+                average_weights(model, average)
             spec |= {"first_share": share, "firstFile": inside}
             spec = make_spec(spec | {"white_file": white if last else None})
             with h5py.File(path) as file:
                 notes = json.loads(file.attrs["notes"])
             inside = output if last else Path(folder) / f"{i}.h5"
             save_network(model, spec, inside, notes, dtype)
+
+
+def average_weights(model, path: Path) -> None:
+    """Set a network's weights to their mean with those of a file.
+
+    Raises:
+        ValueError: the file's weights have other shapes.
+    """
+    ours = model.get_weights()
+    others = load_network(path, ("source", "target"))[0].get_weights()
+    if [w.shape for w in ours] != [w.shape for w in others]:
+        raise ValueError(f"{path}: weights of other shapes; expected a later training of the last")
+    model.set_weights([(a + b) / 2 for a, b in zip(ours, others, strict=True)])
 
 
 def list_hash(path: Path) -> None:
@@ -80,7 +101,7 @@ def list_hash(path: Path) -> None:
 def main(argv: list[str]) -> None:
     """Pack the networks that the command line names."""
     args = parser().parse_args(argv)
-    pack(args.networks, args.first_share or [], args.output, args.dtype, args.white)
+    pack(args.networks, args.first_share or [], args.output, args.dtype, args.white, args.average)
     list_hash(args.output)
     print(f"{TAG} {len(args.networks)} networks in {args.output}, "
           f"{args.output.stat().st_size / 1e6:.1f} MB", flush=True)  # fmt: skip

@@ -153,7 +153,7 @@ def guided_mean(
 
 
 def guided_variations(
-    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, noise, magnitude=None, iterations=20
+    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, noise, magnitude=None, iterations=25
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two total variations, with edges at little cost where a map has them.
 

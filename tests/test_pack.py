@@ -50,6 +50,23 @@ def test_shares_and_hash_are_kept(files, tmp_path):
     assert (tmp_path / "SHA256SUMS").read_text() == f"{digest}  all.h5\n00  other.h5\n"
 
 
+def test_weights_of_the_last_network_can_be_averaged(files, tmp_path):
+    out = tmp_path / "all.h5"
+    keys = {"norm": "none", "firstFile": files[0], "inputs": ["field", "first"]}
+    later = str(tmp_path / "later.h5")
+    make_network(tmp_path / "later.h5", PLAIN | keys, seed=5)
+    stack = [str(out), files[0], files[2], "--first-share", "0", "--dtype", "float32", "--average"]
+    main([*stack, later])
+    found, one, other = (load_network(f)[0].get_weights() for f in (out, files[2], later))
+    for mean, a, b in zip(found, one, other, strict=True):
+        np.testing.assert_allclose(mean, (a + b) / 2, atol=1e-7)
+    before = out.read_bytes()
+    make_network(tmp_path / "wider.h5", PLAIN | keys | {"filters": 5})
+    with pytest.raises(ValueError, match="weights of other shapes"):
+        main([*stack, str(tmp_path / "wider.h5")])
+    assert out.read_bytes() == before
+
+
 def test_another_first_map_where_errors_are_white(files, tmp_path, monkeypatch):
     make_network(tmp_path / "white.h5", INVERSION, seed=7)
     out = tmp_path / "all.h5"
