@@ -113,9 +113,7 @@ def refine(
     if wiener_share and structured > 0:
         chi += np.float32(wiener_share * structured) * ~sources * (wiener(*geometry) - chi)
     chi = data_step(chi, *geometry, prior_error=prior_error, structured=structured)
-    if structured < 1:
-        fitted = fit_strong(chi, *geometry, sources=sources)
-        chi = chi + np.float32(1 - structured) * (fitted - chi)
+    chi = fit_strong(chi, *geometry, sources=sources, share=1 - structured)
     if iterations:
         chi = tv_admm(
             *geometry, weight_share * noise_weight(noise), magnitude=magnitude, nonlinear=nonlinear,
@@ -215,7 +213,7 @@ def strong_sources(chi, mask, least: float = STRONG) -> np.ndarray:
 
 
 def fit_strong(
-    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, sources, iterations=STRONG_ITERATIONS
+    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, sources, share=1.0
 ) -> np.ndarray:
     """Least squares of the whole field over the voxels of strong sources alone.
 
@@ -227,11 +225,12 @@ def fit_strong(
         field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
         voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
         sources: (X, Y, Z) bool, inside the mask; nothing else moves.
+        share: of the fitted change that is made, 0 to 1.
 
     Returns:
         χ, (X, Y, Z) float32 [ppm]; the map itself where there are no sources.
     """
-    if not sources.any():
+    if share <= 0 or not sources.any():
         return chi
     geometry = (mask, voxel_size, b0_dir)
 
@@ -247,9 +246,9 @@ def fit_strong(
         rmatvec=lambda x: field_of(x, mask, sources),  # the kernel is symmetric
         dtype=float,
     )
-    found = lsqr(dipole, left, iter_lim=iterations)[0]
+    found = lsqr(dipole, left, iter_lim=STRONG_ITERATIONS)[0]
     fitted = chi.copy()
-    fitted[sources] += found.astype(np.float32)
+    fitted[sources] += (share * found).astype(np.float32)
     return fitted
 
 
