@@ -235,6 +235,7 @@ def fit_strong(
     geometry = (mask, voxel_size, b0_dir)
 
     def field_of(values, where, seen):
+        """Field in the voxels `seen` of values in the voxels `where`."""
         volume = np.zeros(mask.shape, np.float32)
         volume[where] = values.ravel()
         return field_inside(volume, *geometry)[seen].astype(float)
