@@ -13,7 +13,9 @@ config = {
     "b0_dir": None,  # direction of B0 in voxel axes of the file; None: JSON sidecar, else affine
     "memory_gb": 8.0,  # tiles where the whole box needs more [GiB]
     "mirrors": True,  # mean of the answers to the scan's eight mirror images
-    "align": "auto",  # resample and turn to B0 ∥ z: "on", "off", "auto" (plain networks)
+    # Resample for the network: "on" (and turn to B0 ∥ z), "off", "both" (mean of the maps on the
+    # scan's grid and on cubes), "auto" ("on" for plain networks, "both" where voxels are elongated)
+    "align": "auto",
     "align_voxel_mm": 1.0,  # voxel edge that plain networks are trained at [mm]
     "reference": "none",  # subtract the mean of the "brain" or of a mask file; "none"
     # Fine-tuning of the weights (step 5), off by default: minutes, and little beyond the refinement

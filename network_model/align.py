@@ -3,44 +3,83 @@
 A network of field and mask alone has learned one voxel size and B0 along z. Its input is resampled
 to that size with B0 turned along z, and its output back, by one spline interpolation each way
 (Dixon et al. 2023, PMC10953050: aligning the local field is the most accurate way for direct
-inversions of tilted slabs).
+inversions of tilted slabs). One that knows the grid from direct inversions sees a scan of elongated
+voxels on its own grid and on isotropic voxels, and the mean of both maps is taken.
 """
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 from scipy import ndimage
 
 from training_data.volume import bounding_box
 
-CHOICES = ("auto", "on", "off")
+CHOICES = ("auto", "on", "off", "both")
 MAX_TILT_DEG = 2.0  # tilt that training data of a straight head tolerate
 MAX_SIZE_CHANGE = 0.1  # relative difference of a voxel's edge
+# Longest over shortest edge from which a network that takes any grid sees isotropic voxels too.
+ELONGATED = 1.5
+TRAINED_MM = (0.7, 1.3)  # edges of the isotropic voxels that such networks were trained on
 MARGIN = 2  # voxels around the turned box, for the spline's support
 SPLINE_ORDER = 3
 
 
-def needs_alignment(subject, inputs, voxel_mm: float, choice: str = "auto") -> bool:
-    """Whether a scan ought to be aligned before a network with these inputs sees it.
+@dataclasses.dataclass
+class View:
+    """A scan on one of the grids that a network sees it on.
+
+    Attributes:
+        share: of the map made on it in the mean over all views.
+        subject: the scan on that grid.
+        back: from a map on it to the scan's own grid.
+        voxel_mm: edge of its voxels [mm]; None: the scan's own grid.
+    """
+
+    share: float
+    subject: object
+    back: Callable[[np.ndarray], np.ndarray] = lambda chi: chi
+    voxel_mm: float | None = None
+
+
+def views_of(subject, inputs, voxel_mm: float = 1.0, choice: str = "auto") -> list[View]:
+    """The grids on which a network with these inputs ought to see a scan.
 
     Args:
         subject: a `Subject`.
         inputs: the network's channels; one with a direct inversion knows the grid from that.
-        voxel_mm: voxel edge of the training data [mm].
-        choice: "on", "off", or "auto": for plain networks where tilt or voxel size differ.
+        voxel_mm: voxel edge of a plain network's training data [mm].
+        choice: "off": the scan's own grid. "on": isotropic voxels of `voxel_mm` with B0 along z.
+            "both": the mean of the scan's own grid and isotropic voxels of its shortest edge, as
+            far as that was trained; their errors differ. "auto": "on" for plain networks where
+            tilt or voxel size differ, "both" for others where voxels are longer one way.
 
     Raises:
         ValueError: unknown choice.
     """
     if choice not in CHOICES:
         raise ValueError(f"align {choice!r}: expected one of {', '.join(CHOICES)}")
-    if choice != "auto":
-        return choice == "on"
+    if choice == "auto":
+        choice = _best_choice(subject, inputs, voxel_mm)
+    if choice == "off":
+        return [View(1.0, subject)]
+    if choice == "on":
+        turn = Alignment(subject, voxel_mm)
+        return [View(1.0, turn.subject, turn.back, voxel_mm)]
+    edge = float(np.clip(min(subject.voxel_size), *TRAINED_MM))
+    turn = Alignment(subject, edge, straighten=False)
+    return [View(0.5, subject), View(0.5, turn.subject, turn.back, edge)]
+
+
+def _best_choice(subject, inputs, voxel_mm: float) -> str:
+    """What "auto" stands for."""
+    size = np.asarray(subject.voxel_size)
     if set(inputs) - {"field", "mask", "noise"}:
-        return False
-    change = np.abs(np.asarray(subject.voxel_size) / voxel_mm - 1).max()
-    return tilt_degrees(subject.b0_dir) > MAX_TILT_DEG or change > MAX_SIZE_CHANGE
+        return "both" if size.max() / size.min() >= ELONGATED else "off"
+    change = np.abs(size / voxel_mm - 1).max()
+    tilted = tilt_degrees(subject.b0_dir) > MAX_TILT_DEG
+    return "on" if tilted or change > MAX_SIZE_CHANGE else "off"
 
 
 def tilt_degrees(b0_dir) -> float:
@@ -57,19 +96,21 @@ def rotation_to_z(b0_dir) -> np.ndarray:
 
 
 class Alignment:
-    """A scan turned to B0 ∥ z on isotropic voxels.
+    """A scan on isotropic voxels, turned to B0 ∥ z or not.
 
     Args:
         subject: a `Subject`.
         voxel_mm: edge of the new voxels [mm].
+        straighten: whether B0 is turned to z; a network with direct inversions knows it from them.
 
     Attributes:
         subject: the turned `Subject`.
     """
 
-    def __init__(self, subject, voxel_mm: float):
+    def __init__(self, subject, voxel_mm: float, straighten: bool = True):
         self._mask = subject.mask
-        size, turn = np.asarray(subject.voxel_size), rotation_to_z(subject.b0_dir)
+        size = np.asarray(subject.voxel_size)
+        turn = rotation_to_z(subject.b0_dir) if straighten else np.eye(3)
         box = bounding_box(subject.mask)
         edges = [(s.start * v, (s.stop - 1) * v) for s, v in zip(box, size, strict=True)]
         corners = np.array(list(itertools.product(*edges))) @ turn.T
@@ -83,7 +124,7 @@ class Alignment:
         weight = np.clip(self._forth(subject.weight, order=1), 0, 1) * mask
         self.subject = dataclasses.replace(
             subject, field=self._forth(subject.field) * mask, mask=mask, weight=weight,
-            voxel_size=(voxel_mm,) * 3, b0_dir=np.array([0.0, 0.0, 1.0]), grid=None,
+            voxel_size=(voxel_mm,) * 3, b0_dir=turn @ subject.b0_dir, grid=None,
         )  # fmt: skip
 
     def _forth(self, data, order: int = SPLINE_ORDER) -> np.ndarray:

@@ -6,6 +6,7 @@ with squared sines that sum to one, what is nearer to a border is thrown away. N
 or attention look at the whole grid ("group", "instance", "nonlocal_gated") see each tile's instead.
 """
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -16,7 +17,7 @@ import numpy as np
 
 from network_model.refine import data_step, guided_variations, structured_share
 from network_model.scaling import CHI_SCALE, network_input
-from network_model.unet import grid_multiple, load_network
+from network_model.unet import grid_multiple, load_network, read_spec
 from training_data.channels import FIRST, GUIDED, TV_ITERATIONS, make_channels
 from training_data.noise import estimate_noise
 from training_data.volume import bounding_box, crop_pad, padded_shape, uncrop
@@ -82,6 +83,54 @@ def predict(
     if share < 1:
         chi += np.float32(1 - share) * (channels[FIRST] - chi)
     return chi
+
+
+def predict_views(
+    model: keras.Model, spec: dict, views, memory_gb: float | None = None, *, mirrors: bool = False
+) -> tuple[np.ndarray, float | None]:
+    """Susceptibility of a scan on its own grid: the mean over the grids that a network sees it on.
+
+    Args:
+        model, spec, memory_gb, mirrors: as in `predict`.
+        views: as `align.views_of` returns them.
+
+    Returns:
+        χ, (X, Y, Z) float32 [ppm], and the `structured_share` of the scan where its own grid is
+        among the views and it was found on the way, else None.
+
+    Raises:
+        ValueError: not even the smallest tile fits into the memory.
+    """
+    chi, structured = np.float32(0), None
+    for view in views:
+        known = {} if structured is None else {SHARE: structured}
+        channels = scan_channels(spec, view.subject, memory_gb, mirrors, known)
+        seen = predict(model, spec, view.subject, memory_gb, mirrors=mirrors, channels=channels)
+        chi = chi + np.float32(view.share) * view.back(seen)
+        if view.voxel_mm is None and not channels.keys().isdisjoint((SHARE, "tv")):
+            structured = structured_of(view.subject, channels)
+        del channels, seen  # before the next one's are made
+    return chi, structured
+
+
+def affordable(spec: dict, views: list, memory_gb: float | None) -> list:
+    """The views without the one on a finer grid than the scan's, where it exceeds the memory."""
+    if len(views) == 1 or _fits(spec, views[-1].subject, memory_gb):
+        return views
+    return [dataclasses.replace(views[0], share=1.0)]
+
+
+def _fits(spec: dict, subject, memory_gb: float | None) -> bool:
+    """Whether a network that sees whole volumes, or the first one below it, can be given a scan."""
+    while FIRST in spec["inputs"]:
+        spec = read_spec(**spec["first"])
+    box = bounding_box(subject.mask)
+    shape = padded_shape([s.stop - s.start for s in box], grid_multiple(spec))
+    try:
+        tile_shape(spec, shape, memory_gb, _overhead(subject.mask.size))
+    except ValueError:
+        return False
+    return True
 
 
 def own_share(spec: dict, subject, channels: dict) -> float:

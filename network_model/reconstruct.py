@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--echo", type=int, help="echo of a 4-D magnitude, from 0")
     p.add_argument("--b0-dir", type=float, nargs=3, help="direction of B0 in voxel axes")
     p.add_argument("--memory", dest="memory_gb", type=gigabytes, help="such as 8G: tiles beyond")
-    p.add_argument("--align", help="resample and turn to B0 for the network: auto, on, off")
+    p.add_argument("--align", help="resample for the network: auto, on, off, both")
     p.add_argument("--finetune", type=int, help="iterations of fine-tuning the weights")
     p.add_argument("--refine", action=argparse.BooleanOptionalAction, help="refine the map")
     p.add_argument("--reference", help="subtract the mean of: none, brain, or a mask file")

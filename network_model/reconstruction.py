@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from network_model.align import Alignment, needs_alignment
+from network_model.align import views_of
 from network_model.plausibility import noise_note, scan_warnings
 from network_model.sidecar import describe, sidecar_path
 from network_model.subject import Scan, Subject, load_subject
@@ -33,7 +33,7 @@ class Options:
         scan: unit, B0, TE, sign, echo and B0 direction.
         mirrors: whether the network's map is the mean over the scan's eight mirror images.
         memory_gb: tiles where a forward pass needs more [GiB]; None: no limit.
-        align, align_voxel_mm: see `align.needs_alignment`.
+        align, align_voxel_mm: see `align.views_of`.
         reference: "none", "brain" or a mask file whose mean is subtracted.
         finetune: iterations of fine-tuning; tuning: keywords of `finetune.Tuning`.
         refine: whether the map is refined; refine_options: keywords of `refine.refine`.
@@ -188,37 +188,42 @@ def _invert(options: Options, subject: Subject, log, label: str):
     keras.utils.set_random_seed(options.seed)
     model, spec = load_network(options.weights_file)
     white = {"white_sha256": check_weights(spec["white"]["path"])} if "white" in spec else {}
-    turn = None
-    if needs_alignment(subject, spec["inputs"], options.align_voxel_mm, options.align):
-        turn = Alignment(subject, options.align_voxel_mm)
-        log(f"resampled to {options.align_voxel_mm} mm with B0 along z for the network")
-    scan, back = (turn.subject, turn.back) if turn else (subject, lambda x: x)
     log(f"network of {model.count_params():,} parameters, inputs {', '.join(spec['inputs'])}")
-    given = {"memory_gb": options.memory_gb, "mirrors": options.mirrors}
-    channels = inference.scan_channels(spec, scan, **given)
-    chi = inference.predict(model, spec, scan, **given, channels=channels)
-    # Of the scan's own grid, on which it is refined.
-    known = options.refine and not turn
-    structured = inference.structured_of(scan, channels) if known else None
-    del channels
-    chi = chi_network = back(chi)
-    aligned = {"align_voxel_mm": options.align_voxel_mm} if turn else {}
+    views = views_of(subject, spec["inputs"], options.align_voxel_mm, options.align)
+    views = inference.affordable(spec, views, options.memory_gb)
+    aligned = _aligned(views, log)
+    chi, structured = inference.predict_views(
+        model, spec, views, options.memory_gb, mirrors=options.mirrors
+    )
+    chi_network = chi
     steps = [{"step": "network", "architecture": spec["architecture"], "inputs": spec["inputs"]}]
     steps[0] |= aligned | white | {"mirrors": options.mirrors}
     if options.finetune:
         model, spec = inference.network_to_tune(options.weights_file)
-        inference.check_training_memory(spec, scan, options.memory_gb)
+        inference.check_training_memory(spec, views[0].subject, options.memory_gb)
         tuning = Tuning(**options.tuning)
-        tuner = FineTuner(model, spec, scan, tuning)
+        tuner = FineTuner(model, spec, views[0].subject, tuning)
         tuner.run(options.finetune, label)
-        chi = back(tuner.chi())
+        chi = views[0].back(tuner.chi())
         numbers = {"iterations": options.finetune, **dataclasses.asdict(tuning)}
         steps.append({"step": "fine-tuning", **numbers})
     if options.refine:
         chi = refine_image(chi, subject, structured, **options.refine_options)
         steps.append({"step": "image refinement", **_refine_numbers(options.refine_options)})
         log("refined the map on the field's own grid")
-    return chi_network, np.asarray(chi, np.float32), steps
+    return chi_network, np.array(chi, np.float32), steps
+
+
+def _aligned(views, log) -> dict:
+    """Log on which voxels the network sees a scan besides its own; the numbers for the sidecar."""
+    view = views[-1]
+    if view.voxel_mm is None:
+        return {}
+    if len(views) > 1:
+        log(f"mean of the maps on the scan's own voxels and on cubes of {view.voxel_mm:.3g} mm")
+    else:
+        log(f"resampled to {view.voxel_mm:.3g} mm with B0 along z for the network")
+    return {"align_voxel_mm": view.voxel_mm, "align_share": view.share}
 
 
 def _refine_numbers(changed: dict) -> dict:

@@ -18,10 +18,11 @@ import keras
 import numpy as np
 
 from configs import run_step, save_config, write_text
+from network_model.align import views_of
 from network_model.cases import all_cases
 from network_model.figures import bar_figure
 from network_model.finetune import FineTuner, Tuning, refine_image
-from network_model.inference import network_to_tune, predict
+from network_model.inference import network_to_tune, predict_views
 from network_model.metrics import csv_text, score, table
 from network_model.unet import file_hash, load_network
 from training_data.inversion import CLASSICAL, invert
@@ -53,7 +54,8 @@ def reconstruct_case(method: str, subject, network, config: dict, before: dict) 
     if method == "refined":
         return refine_image(before["network"], subject)
     if method == "network":
-        return predict(*network, subject, mirrors=config["mirrors"])
+        views = views_of(subject, network[1]["inputs"])
+        return predict_views(*network, views, mirrors=config["mirrors"])[0]
     # A fresh network each time: fine-tuning moves its weights.
     model, spec = network_to_tune(config["weightsFile"])
     tuner = FineTuner(model, spec, subject, Tuning(learning_rate=config["learning_rate"]))

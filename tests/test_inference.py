@@ -13,6 +13,7 @@ import keras
 from scans import INVERSION, KERAS_ON_NUMPY, PLAIN, VOXEL, make_network, make_scan
 
 from network_model import inference
+from network_model.align import views_of
 from network_model.inference import (
     BASE_GB,
     BYTES_PER_VALUE,
@@ -25,7 +26,7 @@ from network_model.inference import (
     tile_shape,
     tile_starts,
 )
-from network_model.refine import data_step
+from network_model.refine import data_step, structured_share
 from network_model.scaling import CHI_SCALE
 from network_model.subject import make_subject
 from network_model.unet import load_network, make_spec, read_spec, save_network
@@ -72,6 +73,26 @@ def test_equals_the_network_on_the_padded_box(networks, name):
     assert np.all(chi[~subject.mask] == 0)
     np.testing.assert_allclose(chi[subject.mask], direct[mask > 0], atol=1e-6)
     assert np.count_nonzero(chi) > 0.9 * subject.mask.sum()
+
+
+def test_views_are_averaged_on_the_scans_own_grid(tmp_path):
+    keys = INVERSION | {"inputs": ["field", "mask", "tv"], "residual": "tv"}
+    model, spec = make_network(tmp_path / "tv.h5", keys)
+    subject = subject_of((23, 31, 26))
+    own, cubes = views = views_of(subject, spec["inputs"], choice="both")
+    chi, structured = inference.predict_views(model, spec, views)
+    parts = predict(model, spec, subject), cubes.back(predict(model, spec, cubes.subject))
+    np.testing.assert_allclose(chi, (parts[0] + parts[1]) / 2, atol=1e-6)
+    assert np.abs(parts[0] - parts[1]).max() > 1e-3
+    assert np.all(chi[~subject.mask] == 0)
+    geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
+    assert structured == pytest.approx(structured_share(*geometry))
+    assert inference.predict_views(model, spec, [cubes])[1] is None  # not of the scan's own grid
+    # What the scan's own grid needs is not enough for the finer one.
+    assert inference.affordable(spec, views, None) == views
+    assert inference.affordable(spec, views, memory_for(spec, cubes.subject, 1)) == views
+    (left,) = inference.affordable(spec, views, BASE_GB)
+    assert (left.share, left.subject) == (1, own.subject)
 
 
 def test_mirrors_are_the_mean_over_all_mirror_images(networks):

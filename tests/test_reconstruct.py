@@ -15,7 +15,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from scans import INVERSION, KERAS_ON_NUMPY, PLAIN, VOXEL, make_network, tilted_affine, write_scan
 from scipy.ndimage import binary_erosion
 
-from network_model.align import Alignment, needs_alignment, rotation_to_z, tilt_degrees
+from network_model.align import Alignment, rotation_to_z, tilt_degrees, views_of
 from network_model.inference import predict
 from network_model.pack import main as pack
 from network_model.reconstruct import command, gigabytes
@@ -202,6 +202,15 @@ def test_alignment_turns_and_comes_back():
     assert turn.subject.mask.sum() == pytest.approx(volume, rel=0.02)
 
 
+def test_elongated_voxels_are_seen_as_cubes_too(scan, reference_run, tmp_path, capsys):
+    both, sidecar = run(scan, tmp_path / "chi.nii.gz", "--align", "both")
+    assert (sidecar["Steps"][0]["align_voxel_mm"], sidecar["Steps"][0]["align_share"]) == (0.9, 0.5)
+    assert "cubes of 0.9 mm" in capsys.readouterr().out
+    inside = reference_run[0].data != 0
+    assert 0.5 < np.corrcoef(both.data[inside], reference_run[0].data[inside])[0, 1] < 0.9999
+    assert "align_voxel_mm" not in reference_run[1]["Steps"][0]
+
+
 def test_rotation_brings_b0_to_z():
     for b0_dir in ((0, 0, 1), (0.3, -0.2, 0.9), (1, 0, 0), (0.1, 0.2, -0.9)):
         turn, b = rotation_to_z(b0_dir), np.array(b0_dir) / np.linalg.norm(b0_dir)
@@ -212,22 +221,38 @@ def test_rotation_brings_b0_to_z():
 
 
 @pytest.mark.parametrize(
-    ("inputs", "voxel_size", "b0_dir", "needed"),
+    ("inputs", "voxel_size", "b0_dir", "cubes"),
     [
-        (["field", "mask"], (1, 1, 1), (0, 0, 1), False),
-        (["field", "mask"], (1, 1, 1), TILT, True),
-        (["field", "mask", "noise"], (1, 1, 2), (0, 0, 1), True),
-        (["field", "mask"], (1.05, 1.05, 1.07), (0, 0, -1), False),
-        (["field", "mask", "tv"], (1, 1, 2), TILT, False),
+        (["field", "mask"], (1, 1, 1), (0, 0, 1), [None]),
+        (["field", "mask"], (1, 1, 1), TILT, [1.0]),
+        (["field", "mask", "noise"], (1, 1, 2), (0, 0, 1), [1.0]),
+        (["field", "mask"], (1.05, 1.05, 1.07), (0, 0, -1), [None]),
+        (["field", "mask", "tv"], (0.7, 0.7, 0.7), TILT, [None]),
+        (["field", "mask", "tv"], (1, 1, 1.4), TILT, [None]),
+        (["field", "mask", "tv"], (1, 1, 2), TILT, [None, 1.0]),
+        (["field", "mask", "tv"], (2.4, 0.8, 1), TILT, [None, 0.8]),
+        (["field", "mask", "tv"], (0.5, 0.5, 2), TILT, [None, 0.7]),
+        (["field", "mask", "tv"], (2, 2, 4), TILT, [None, 1.3]),
     ],
 )
-def test_only_plain_networks_are_aligned_and_only_where_it_matters(
-    inputs, voxel_size, b0_dir, needed
-):
-    subject = types.SimpleNamespace(voxel_size=voxel_size, b0_dir=b0_dir)
-    assert needs_alignment(subject, inputs, 1.0) == needed
-    assert needs_alignment(subject, inputs, 1.0, "on")
-    assert not needs_alignment(subject, inputs, 1.0, "off")
+def test_grids_that_a_network_sees_a_scan_on(inputs, voxel_size, b0_dir, cubes):
+    mask = np.ones((6, 7, 8), bool)
+    subject = make_subject(np.where(mask, 0.01, 0), mask, voxel_size, b0_dir)
+    views = views_of(subject, inputs)
+    assert [v.voxel_mm for v in views] == cubes
+    assert sum(v.share for v in views) == 1
+    assert [v.voxel_mm for v in views_of(subject, inputs, 1.2, "on")] == [1.2]
+    assert [v.voxel_mm for v in views_of(subject, inputs, 1.2, "off")] == [None]
+    assert len(views_of(subject, inputs, 1.2, "both")) == 2
+    for view in views:
+        assert view.back(view.subject.field).shape == mask.shape
+        if view.voxel_mm and len(views) > 1:  # the inversions know B0: only the voxels change
+            np.testing.assert_array_equal(view.subject.b0_dir, subject.b0_dir)
+
+
+def test_unknown_alignment_is_refused():
+    with pytest.raises(ValueError, match="expected one of auto, on, off, both"):
+        views_of(None, ["field"], 1.0, "sideways")
 
 
 def test_memory_sizes():
