@@ -21,6 +21,7 @@ MAX_TILT_DEG = 2.0  # tilt that training data of a straight head tolerate
 MAX_SIZE_CHANGE = 0.1  # relative difference of a voxel's edge
 # Longest over shortest edge from which a network that takes any grid sees isotropic voxels too.
 ELONGATED = 1.5
+FINER = 0.85  # edge of the cubes over that of a scan whose voxels are nearly cubes already
 TRAINED_MM = (0.7, 1.3)  # edges of the isotropic voxels that such networks were trained on
 MARGIN = 2  # voxels around the turned box, for the spline's support
 SPLINE_ORDER = 3
@@ -51,9 +52,10 @@ def views_of(subject, inputs, voxel_mm: float = 1.0, choice: str = "auto") -> li
         inputs: the network's channels; one with a direct inversion knows the grid from that.
         voxel_mm: voxel edge of a plain network's training data [mm].
         choice: "off": the scan's own grid. "on": isotropic voxels of `voxel_mm` with B0 along z.
-            "both": the mean of the scan's own grid and isotropic voxels of its shortest edge, as
-            far as that was trained; their errors differ. "auto": "on" for plain networks where
-            tilt or voxel size differ, "both" for others where voxels are longer one way.
+            "both": the mean of the scan's own grid and a grid of cubes, whose errors differ. Of
+            the scan's shortest edge where voxels are elongated, the longer they are the less of
+            it; else of `FINER` of it. "auto": "on" for plain networks where tilt or voxel size
+            differ, "both" for others where voxels are elongated.
 
     Raises:
         ValueError: unknown choice.
@@ -67,9 +69,11 @@ def views_of(subject, inputs, voxel_mm: float = 1.0, choice: str = "auto") -> li
     if choice == "on":
         turn = Alignment(subject, voxel_mm)
         return [View(1.0, turn.subject, turn.back, voxel_mm)]
-    edge = float(np.clip(min(subject.voxel_size), *TRAINED_MM))
+    ratio = max(subject.voxel_size) / min(subject.voxel_size)
+    wanted = min(subject.voxel_size) * (1 if ratio >= ELONGATED else FINER)
+    edge, share = float(np.clip(wanted, *TRAINED_MM)), min(0.5, 1 / ratio)
     turn = Alignment(subject, edge, straighten=False)
-    return [View(0.5, subject), View(0.5, turn.subject, turn.back, edge)]
+    return [View(1 - share, subject), View(share, turn.subject, turn.back, edge)]
 
 
 def _best_choice(subject, inputs, voxel_mm: float) -> str:
@@ -110,7 +114,9 @@ class Alignment:
     def __init__(self, subject, voxel_mm: float, straighten: bool = True):
         self._mask = subject.mask
         size = np.asarray(subject.voxel_size)
-        turn = rotation_to_z(subject.b0_dir) if straighten else np.eye(3)
+        turn, b0_dir = np.eye(3), subject.b0_dir
+        if straighten:
+            turn, b0_dir = rotation_to_z(b0_dir), np.array([0.0, 0.0, 1.0])
         box = bounding_box(subject.mask)
         edges = [(s.start * v, (s.stop - 1) * v) for s, v in zip(box, size, strict=True)]
         corners = np.array(list(itertools.product(*edges))) @ turn.T
@@ -124,7 +130,7 @@ class Alignment:
         weight = np.clip(self._forth(subject.weight, order=1), 0, 1) * mask
         self.subject = dataclasses.replace(
             subject, field=self._forth(subject.field) * mask, mask=mask, weight=weight,
-            voxel_size=(voxel_mm,) * 3, b0_dir=turn @ subject.b0_dir, grid=None,
+            voxel_size=(voxel_mm,) * 3, b0_dir=b0_dir, grid=None,
         )  # fmt: skip
 
     def _forth(self, data, order: int = SPLINE_ORDER) -> np.ndarray:

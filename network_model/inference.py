@@ -349,7 +349,7 @@ def _small_tiles(model, x, mask, edge: int, overlap: float, mirrors: bool) -> np
     Where its receptive field is wider than a patch, features near the zeros around a patch are all
     that it knows, and a whole volume is foreign to it. Tiles overlap by a share of their edge, with
     squared sines as weights; where that is a half a voxel is covered eight times, and with
-    `mirrors` each of the eight is another mirror image.
+    `mirrors` each of the eight is another mirror image, every second with x and y exchanged.
     """
     starts = [overlapping_starts(n, edge, overlap) for n in mask.shape]
     room = [(0, max(edge - n, 0)) for n in mask.shape]
@@ -363,8 +363,10 @@ def _small_tiles(model, x, mask, edge: int, overlap: float, mirrors: bool) -> np
         if not wide[at].any():
             continue
         axes = tuple(axis for axis in range(3) if mirrors and place[axis] % 2)
-        given = (np.ascontiguousarray(np.flip(v[at], axes)) for v in (x, wide))
-        total[at] += weight * np.flip(_whole(model, *given), axes)
+        exchange = (1, 0) if mirrors and sum(place) % 2 else (0, 1)
+        given = (np.moveaxis(np.flip(v[at], axes), (0, 1), exchange) for v in (x, wide))
+        out = _whole(model, *map(np.ascontiguousarray, given))
+        total[at] += weight * np.flip(np.moveaxis(out, (0, 1), exchange), axes)
         weights[at] += weight
     np.divide(total, weights, out=total, where=weights > 0)
     return total[tuple(slice(n) for n in mask.shape)]

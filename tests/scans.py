@@ -17,7 +17,7 @@ from training_data.nifti import write_volume
 # numpy 2.4 warns of how Keras 3.15 turns a TensorFlow variable into an array.
 KERAS_ON_NUMPY = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SHAPE = (29, 34, 25)
-VOXEL = (1.0, 1.2, 1.5)
+VOXEL = (1.0, 1.2, 1.4)
 PLAIN = {"filters": 3, "depth": 3}
 INVERSION = {**PLAIN, "inputs": ["field", "mask", "tikhonov"], "residual": "tikhonov"}
 

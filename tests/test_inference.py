@@ -208,6 +208,22 @@ def test_small_tiles_cover_every_voxel(shape, overlap, stride):
         assert all(0 < b - a <= stride for a, b in itertools.pairwise(starts))
 
 
+def test_every_second_tile_has_x_and_y_exchanged():
+    """A network that moves everything by one voxel along x does so along y in those tiles."""
+    x = keras.Input((None, None, None, 1), name="target_x")
+    mask = keras.Input((None, None, None, 1), name="target_mask")
+    moved = {"target_chi": keras.ops.roll(x, 1, axis=1) * mask}
+    model = keras.Model({"target_x": x, "target_mask": mask}, moved)
+    given = np.random.default_rng(0).standard_normal((24, 16, 16, 1)).astype(np.float32)
+    inside = np.ones(given.shape[:3], np.float32)
+    chi = inference._small_tiles(model, given, inside, 16, 1 / 2, True)
+    first, second = chi[1:8], chi[16:]  # seen by one tile each
+    np.testing.assert_allclose(first, given[:7, ..., 0], atol=1e-5)
+    np.testing.assert_allclose(second, np.roll(given, 1, axis=1)[16:, ..., 0], atol=1e-5)
+    chi = inference._small_tiles(model, given, inside, 16, 1 / 2, False)
+    np.testing.assert_allclose(chi[16:], given[15:-1, ..., 0], atol=1e-5)
+
+
 def test_a_network_of_tiles_sees_them_as_its_patches(networks, tmp_path):
     keys = {"filters": 3, "depth": 3, "tile": 16}
     model, spec = make_network(tmp_path / "tiles.h5", keys)

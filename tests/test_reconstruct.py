@@ -204,8 +204,8 @@ def test_alignment_turns_and_comes_back():
 
 def test_elongated_voxels_are_seen_as_cubes_too(scan, reference_run, tmp_path, capsys):
     both, sidecar = run(scan, tmp_path / "chi.nii.gz", "--align", "both")
-    assert (sidecar["Steps"][0]["align_voxel_mm"], sidecar["Steps"][0]["align_share"]) == (0.9, 0.5)
-    assert "cubes of 0.9 mm" in capsys.readouterr().out
+    assert (sidecar["Steps"][0]["align_voxel_mm"], sidecar["Steps"][0]["align_share"]) == (0.85, 0.5)
+    assert "cubes of 0.85 mm" in capsys.readouterr().out
     inside = reference_run[0].data != 0
     assert 0.5 < np.corrcoef(both.data[inside], reference_run[0].data[inside])[0, 1] < 0.9999
     assert "align_voxel_mm" not in reference_run[1]["Steps"][0]
@@ -233,6 +233,7 @@ def test_rotation_brings_b0_to_z():
         (["field", "mask", "tv"], (2.4, 0.8, 1), TILT, [None, 0.8]),
         (["field", "mask", "tv"], (0.5, 0.5, 2), TILT, [None, 0.7]),
         (["field", "mask", "tv"], (2, 2, 4), TILT, [None, 1.3]),
+        (["field", "mask", "tv"], (1, 1, 3), TILT, [None, 1.0]),
     ],
 )
 def test_grids_that_a_network_sees_a_scan_on(inputs, voxel_size, b0_dir, cubes):
@@ -243,7 +244,11 @@ def test_grids_that_a_network_sees_a_scan_on(inputs, voxel_size, b0_dir, cubes):
     assert sum(v.share for v in views) == 1
     assert [v.voxel_mm for v in views_of(subject, inputs, 1.2, "on")] == [1.2]
     assert [v.voxel_mm for v in views_of(subject, inputs, 1.2, "off")] == [None]
-    assert len(views_of(subject, inputs, 1.2, "both")) == 2
+    own, other = views_of(subject, inputs, 1.2, "both")
+    ratio = max(voxel_size) / min(voxel_size)
+    assert (own.voxel_mm, other.share) == (None, min(0.5, 1 / ratio))
+    wanted = min(voxel_size) * (1 if ratio >= 1.5 else 0.85)
+    assert other.voxel_mm == pytest.approx(np.clip(wanted, 0.7, 1.3))
     for view in views:
         assert view.back(view.subject.field).shape == mask.shape
         if view.voxel_mm and len(views) > 1:  # the inversions know B0: only the voxels change

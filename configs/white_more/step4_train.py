@@ -10,5 +10,5 @@ config = first | {
     "decay_share": 0.6,
     "steps_per_epoch": 500,
     "validation_steps": 60,
-    "epochs": 26,
+    "epochs": 19,
 }
