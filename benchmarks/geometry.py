@@ -1,10 +1,11 @@
-"""Three ways to give a network a scan whose B0 is tilted or whose voxels are not 1 mm cubes.
+"""Four ways to give a network a scan whose B0 is tilted or whose voxels are not 1 mm cubes.
 
     python benchmarks/geometry.py [--weights FILE] [--heads 1001] [--noise 0.003]
 
 as is:    the scan taken for 1 mm cubes with B0 along z, which is what a network is fed in silence
 aligned:  resampled to 1 mm and turned until B0 is along z, the map turned back (`--align on`)
 true:     direct inversions with the true kernel on the true grid as inputs (`--align off`)
+both:     mean of the map on the true grid and of that on cubes (`--align both`)
 """
 
 import argparse
@@ -17,9 +18,9 @@ import numpy as np
 
 from configs import PROJECT_ROOT
 from configs.step6_reconstruct import config
-from network_model.align import Alignment
+from network_model.align import Alignment, views_of
 from network_model.cases import TILT, Head, pair_slices, simulate
-from network_model.inference import predict
+from network_model.inference import predict, predict_views
 from network_model.metrics import score, table
 from network_model.unet import load_network
 from training_data.phantom import make_head
@@ -43,14 +44,15 @@ def geometries(seed: int, noise: float):
     yield "0.7 mm", simulate(head_at(seed, 0.7, (224, 256, 224)), noise, seed)
 
 
-def three_ways(model, spec: dict, subject) -> dict[str, np.ndarray]:
-    """χ of a subject by each of the three ways."""
+def four_ways(model, spec: dict, subject) -> dict[str, np.ndarray]:
+    """χ of a subject by each of the four ways."""
     wrong = dataclasses.replace(subject, voxel_size=(1.0, 1.0, 1.0), b0_dir=np.array(Z))
     turn = Alignment(subject, 1.0)
     return {
         "as is": predict(model, spec, wrong),
         "aligned": turn.back(predict(model, spec, turn.subject)),
         "true": predict(model, spec, subject),
+        "both": predict_views(model, spec, views_of(subject, spec["inputs"], choice="both"))[0],
     }
 
 
@@ -65,7 +67,7 @@ def main() -> None:
     rows = []
     for seed in args.heads:
         for name, case in geometries(seed, args.noise):
-            for way, chi in three_ways(model, spec, case.subject).items():
+            for way, chi in four_ways(model, spec, case.subject).items():
                 scores = score(chi, case.truth, case.subject.mask)
                 row = {"scan": f"head {seed}, {name}: {way}"}
                 rows.append(row | {key: scores[key] for key in ("nrmse", "xsim")})

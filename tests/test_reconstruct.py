@@ -204,7 +204,8 @@ def test_alignment_turns_and_comes_back():
 
 def test_elongated_voxels_are_seen_as_cubes_too(scan, reference_run, tmp_path, capsys):
     both, sidecar = run(scan, tmp_path / "chi.nii.gz", "--align", "both")
-    assert (sidecar["Steps"][0]["align_voxel_mm"], sidecar["Steps"][0]["align_share"]) == (0.85, 0.5)
+    network = sidecar["Steps"][0]
+    assert (network["align_voxel_mm"], network["align_share"]) == (0.85, 0.5)
     assert "cubes of 0.85 mm" in capsys.readouterr().out
     inside = reference_run[0].data != 0
     assert 0.5 < np.corrcoef(both.data[inside], reference_run[0].data[inside])[0, 1] < 0.9999
