@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from scans import INVERSION, KERAS_ON_NUMPY, make_network, tilted_affine, write_scan
+from scans import INVERSION, KERAS_ON_NUMPY, VOXEL, make_network, tilted_affine, write_scan
 
 from configs import PROJECT_ROOT
 from training_data.nifti import read_volume
@@ -45,7 +45,7 @@ def source(tmp_path_factory):
     (root / "input").mkdir()
     (root / "field.nii.gz").rename(root / "input/localfield.nii.gz")
     (root / "mask.nii.gz").rename(root / "input/mask.nii.gz")
-    params = {"TE": [0.004, 0.012], "B0": 7, "B0_dir": B0_DIR, "voxel_size": [1.0, 1.2, 1.5]}
+    params = {"TE": [0.004, 0.012], "B0": 7, "B0_dir": B0_DIR, "voxel_size": list(VOXEL)}
     (root / "input/params.json").write_text(json.dumps(params))
     return root / "input"
 
