@@ -18,9 +18,9 @@ import numpy as np
 
 from configs import PROJECT_ROOT
 from configs.step6_reconstruct import config
-from network_model.align import Alignment, views_of
+from network_model.align import views_of
 from network_model.cases import TILT, Head, pair_slices, simulate
-from network_model.inference import predict, predict_views
+from network_model.inference import predict_views
 from network_model.metrics import score, table
 from network_model.unet import load_network
 from training_data.phantom import make_head
@@ -47,12 +47,11 @@ def geometries(seed: int, noise: float):
 def four_ways(model, spec: dict, subject) -> dict[str, np.ndarray]:
     """χ of a subject by each of the four ways."""
     wrong = dataclasses.replace(subject, voxel_size=(1.0, 1.0, 1.0), b0_dir=np.array(Z))
-    turn = Alignment(subject, 1.0)
+    seen = {"as is": (wrong, "off")}
+    seen |= {"aligned": (subject, "on"), "true": (subject, "off"), "both": (subject, "both")}
     return {
-        "as is": predict(model, spec, wrong),
-        "aligned": turn.back(predict(model, spec, turn.subject)),
-        "true": predict(model, spec, subject),
-        "both": predict_views(model, spec, views_of(subject, spec["inputs"], choice="both"))[0],
+        way: predict_views(model, spec, views_of(scan, spec["inputs"], choice=choice))[0]
+        for way, (scan, choice) in seen.items()
     }
 
 

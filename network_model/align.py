@@ -69,21 +69,27 @@ def views_of(subject, inputs, voxel_mm: float = 1.0, choice: str = "auto") -> li
     if choice == "on":
         turn = Alignment(subject, voxel_mm)
         return [View(1.0, turn.subject, turn.back, voxel_mm)]
-    ratio = max(subject.voxel_size) / min(subject.voxel_size)
+    ratio = elongation(subject.voxel_size)
     wanted = min(subject.voxel_size) * (1 if ratio >= ELONGATED else FINER)
     edge, share = float(np.clip(wanted, *TRAINED_MM)), min(0.5, 1 / ratio)
+    if np.allclose(subject.voxel_size, edge, rtol=1e-3):
+        return [View(1.0, subject)]  # they are its own voxels
     turn = Alignment(subject, edge, straighten=False)
     return [View(1 - share, subject), View(share, turn.subject, turn.back, edge)]
 
 
 def _best_choice(subject, inputs, voxel_mm: float) -> str:
     """What "auto" stands for."""
-    size = np.asarray(subject.voxel_size)
     if set(inputs) - {"field", "mask", "noise"}:
-        return "both" if size.max() / size.min() >= ELONGATED else "off"
-    change = np.abs(size / voxel_mm - 1).max()
+        return "both" if elongation(subject.voxel_size) >= ELONGATED else "off"
+    change = np.abs(np.asarray(subject.voxel_size) / voxel_mm - 1).max()
     tilted = tilt_degrees(subject.b0_dir) > MAX_TILT_DEG
     return "on" if tilted or change > MAX_SIZE_CHANGE else "off"
+
+
+def elongation(voxel_size) -> float:
+    """Longest over shortest edge of a voxel."""
+    return max(voxel_size) / min(voxel_size)
 
 
 def tilt_degrees(b0_dir) -> float:

@@ -189,8 +189,10 @@ def _invert(options: Options, subject: Subject, log, label: str):
     model, spec = load_network(options.weights_file)
     white = {"white_sha256": check_weights(spec["white"]["path"])} if "white" in spec else {}
     log(f"network of {model.count_params():,} parameters, inputs {', '.join(spec['inputs'])}")
-    views = views_of(subject, spec["inputs"], options.align_voxel_mm, options.align)
-    views = inference.affordable(spec, views, options.memory_gb)
+    wanted = views_of(subject, spec["inputs"], options.align_voxel_mm, options.align)
+    views = inference.affordable(spec, wanted, options.memory_gb)
+    if len(views) < len(wanted):
+        log("the scan's own grid alone: cubes would exceed the memory; allow more with --memory")
     aligned = _aligned(views, log)
     chi, structured = inference.predict_views(
         model, spec, views, options.memory_gb, mirrors=options.mirrors
