@@ -15,7 +15,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from network_model.refine import data_step, guided_variations, structured_share
+from network_model.refine import (
+    data_step,
+    guided_variations,
+    mend_field,
+    strong_sources,
+    structured_share,
+)
 from network_model.scaling import CHI_SCALE, network_input
 from network_model.unet import grid_multiple, load_network, read_spec
 from training_data.channels import FIRST, GUIDED, TV_ITERATIONS, make_channels
@@ -103,14 +109,36 @@ def predict_views(
     """
     chi, structured = np.float32(0), None
     for view in views:
-        known = {} if structured is None else {SHARE: structured}
-        channels = scan_channels(spec, view.subject, memory_gb, mirrors, known)
-        seen = predict(model, spec, view.subject, memory_gb, mirrors=mirrors, channels=channels)
+        subject, known = mended(spec, view.subject)
+        known |= {} if structured is None else {SHARE: structured}
+        channels = scan_channels(spec, subject, memory_gb, mirrors, known)
+        seen = predict(model, spec, subject, memory_gb, mirrors=mirrors, channels=channels)
         chi = chi + np.float32(view.share) * view.back(seen)
         if view.voxel_mm is None and not channels.keys().isdisjoint((SHARE, "tv")):
-            structured = structured_of(view.subject, channels)
+            structured = structured_of(subject, channels)
         del channels, seen  # before the next one's are made
     return chi, structured
+
+
+def mended(spec: dict, subject) -> tuple:
+    """A scan whose field is mended beside the strong sources of its total-variation inverse.
+
+    Args:
+        spec: of a network; one that is not given that inverse gets the scan as it is.
+        subject: a `Subject`.
+
+    Returns:
+        the `Subject` to make the network's channels of, and those that are made already.
+    """
+    if "tv" not in spec["inputs"]:
+        return subject, {}
+    geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
+    tv = make_channels(*geometry, ["tv"])["tv"]
+    sources = strong_sources(tv, subject.mask)
+    if not sources.any():
+        return subject, {"tv": tv}
+    field, _ = mend_field(tv, *geometry, sources=sources)
+    return dataclasses.replace(subject, field=field), {}
 
 
 def affordable(spec: dict, views: list, memory_gb: float | None) -> list:
