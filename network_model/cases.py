@@ -12,9 +12,10 @@ import numpy as np
 
 from network_model.subject import Subject, make_subject
 from training_data.dipole import forward_field
+from training_data.finescan import fine_scan
 from training_data.nifti import read_mask, read_volume
 from training_data.noise import add_complex_noise, add_model_errors
-from training_data.phantom import make_head
+from training_data.phantom import LABELS, make_head
 from training_data.shapes import sphere
 
 TILT = (0.0, np.sin(np.radians(20)), np.cos(np.radians(20)))  # B0 turned by 20° about x
@@ -126,6 +127,19 @@ def lesion_case(head: Head, noise_ppm: float, seed: int) -> Case:
     return Case(case.subject, case.truth, case.labels, where)
 
 
+def voids_case(seed: int, config: dict) -> Case:
+    """A head with haemorrhage and calcification, signal made on half the voxel edge; no magnitude.
+
+    The field in and beside the lesions is wrong, as it is where the signal has decayed, and nothing
+    tells where.
+    """
+    scan = fine_scan(seed, config["shape"], config["noise_ppm"])
+    strong = [LABELS["calcification"], LABELS["haemorrhage"]]
+    lesions = sum(n * (scan["labels"] == label) for n, label in enumerate(strong, 1))
+    subject = make_subject(scan["field"], scan["mask"], (1.0, 1.0, 1.0))
+    return Case(subject, scan["chi"], scan["labels"], lesions.astype(np.uint8))
+
+
 def variants(name: str, make: Callable[[], Head], config: dict) -> dict[str, Callable[[], Case]]:
     """Name → case of one head: as it is, and with one thing changed."""
     noise, seed = config["noise_ppm"], config["seed"]
@@ -151,6 +165,8 @@ def all_cases(config: dict) -> dict[str, Callable[[], Case]]:
     for number in config["heads"]:
         drawn = variants(f"head{number}", lambda n=number: drawn_head(n, config["shape"]), config)
         # One head shows what tilt, noise and lesions do; the others how much heads differ.
+        if not cases:
+            drawn[f"head{number}_voids"] = lambda n=number: voids_case(n, config)
         cases |= drawn if not cases else {f"head{number}": drawn[f"head{number}"]}
     folder = data / "fansi_phantom"
     if (folder / "chi.nii.gz").is_file():

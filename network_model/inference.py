@@ -19,7 +19,6 @@ from network_model.refine import (
     data_step,
     guided_variations,
     mend_field,
-    strong_sources,
     structured_share,
 )
 from network_model.scaling import CHI_SCALE, network_input
@@ -134,10 +133,9 @@ def mended(spec: dict, subject) -> tuple:
         return subject, {}
     geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
     tv = make_channels(*geometry, ["tv"])["tv"]
-    sources = strong_sources(tv, subject.mask)
-    if not sources.any():
+    _, field, trust = mend_field(tv, *geometry)
+    if (trust == subject.mask).all():
         return subject, {"tv": tv}
-    field, _ = mend_field(tv, *geometry, sources=sources)
     return dataclasses.replace(subject, field=field), {}
 
 

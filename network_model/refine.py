@@ -15,7 +15,7 @@ A scan tells whether its field's errors are white or structured (`structured_sha
 4. Strong sources are fitted to the field, voxel by voxel (`fit_strong`): they are few, what they
    leave of the field is far above the noise, and a prior of 0.1 ppm is none for a haemorrhage.
    In and beside them the signal is weak and its phase changes within a voxel, so that the field is
-   not D∗χ: all steps take it there as far as the map can explain it (`mend_field`).
+   not D∗χ: all steps take it there as far as the sources explain it (`mend_field`).
 5. On demand (`iterations`): argmin ½‖W·(D∗χ − field)‖² + α·Σ|∇χ| + ½·μ·‖χ − map‖² by ADMM on
    FFTs, linear or nonlinear, with magnitude weights and α from the noise (`tv_admm`).
 
@@ -108,23 +108,20 @@ def refine(
         )
     mask = np.asarray(mask) > 0
     chi = np.where(mask, chi_network, 0).astype(np.float32)
-    sources = strong_sources(chi, mask, strong)
-    measured = field
-    field, trust = mend_field(chi, field, mask, voxel_size, b0_dir, sources=sources)
-    geometry = (field, mask, voxel_size, b0_dir)
-    noise = estimate_noise(*geometry)
+    measured = (field, mask, voxel_size, b0_dir)
     if structured is None:
-        structured = structured_share(*geometry)
-    white = (1 - structured) ** WHITE_POWER
-    if guided_share and white > NEXT_TO_NOTHING:
+        structured = structured_share(*measured)
+    sources = strong_sources(chi, mask, strong)
+    chi, field, trust = mend_field(chi, *measured, strong=strong, share=1 - structured)
+    geometry = (field, *measured[1:])
+    noise = estimate_noise(*geometry)
+    if guided_share and (white := (1 - structured) ** WHITE_POWER) > NEXT_TO_NOTHING:
         mean = guided_mean(chi, *geometry, noise=noise, share=guided_share, magnitude=magnitude)
         chi += np.float32(white) * (mean - chi)
     if wiener_share and structured > 0:
         chi += np.float32(wiener_share * structured) * ~sources * (wiener(*geometry) - chi)
     chi = data_step(chi, *geometry, prior_error=prior_error, structured=structured)
-    chi = fit_strong(
-        chi, measured, *geometry[1:], sources=sources, trust=trust, share=1 - structured
-    )
+    chi = fit_strong(chi, *measured, sources=sources, trust=trust, share=1 - structured)
     if iterations:
         chi = tv_admm(
             *geometry, weight_share * noise_weight(noise), magnitude=magnitude, nonlinear=nonlinear,
@@ -210,8 +207,8 @@ def data_step(
     return wiener(*geometry, prior=chi, prior_error=prior_error, off_cone=1)
 
 
-def strong_sources(chi, mask, least: float = STRONG) -> np.ndarray:
-    """Voxels where χ is over `least` [ppm] from its median in the mask, and their neighbours.
+def strong_voxels(chi, mask, least: float = STRONG) -> np.ndarray:
+    """Voxels where χ is over `least` [ppm] from its median in the mask.
 
     Args:
         chi: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
@@ -219,41 +216,52 @@ def strong_sources(chi, mask, least: float = STRONG) -> np.ndarray:
     Returns:
         (X, Y, Z) bool, inside the mask.
     """
-    far = np.abs(chi - np.median(chi[mask])) > least
-    return ndimage.binary_dilation(far & mask) & mask
+    return (np.abs(chi - np.median(chi[mask])) > least) & mask
+
+
+def strong_sources(chi, mask, least: float = STRONG) -> np.ndarray:
+    """The `strong_voxels` and their neighbours inside the mask, (X, Y, Z) bool."""
+    return ndimage.binary_dilation(strong_voxels(chi, mask, least)) & mask
 
 
 def mend_field(
-    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, sources
-) -> tuple[np.ndarray, np.ndarray]:
-    """A field that is taken beside strong sources as far as a map explains it.
+    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, strong: float = STRONG, share=1.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A field that is taken in and beside strong sources as far as they explain it.
 
-    Weights of Cauchy's robust regression, w = 1/(1 + (misfit/(5·sd))²), with the sd of the misfit
-    in the whole mask from its median absolute deviation; D∗χ + w·misfit takes the field's place.
-    MEDI weighs data down by their misfit for the same reason (Liu 2013, doi:10.1002/mrm.24272), but
-    everywhere: veins and edges lose by that.
+    The sources are fitted to the field around them first (`fit_strong`): what is measured inside
+    of them, where the signal has decayed, counts only if it agrees. Then the weights of Cauchy's
+    robust regression, w = 1/(1 + (misfit/(5·sd))²), with the sd of the misfit in the whole mask
+    from its median absolute deviation; D∗χ + w·misfit takes the field's place. MEDI weighs data
+    down by their misfit for the same reason (Liu 2013, doi:10.1002/mrm.24272), but everywhere:
+    veins and edges lose by that.
 
     Args:
         chi: map, (X, Y, Z) [ppm], zero outside the mask.
         field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
         voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
-        sources: strong ones, (X, Y, Z) bool; the field is changed up to `BESIDE_MM` from them.
+        strong: see `strong_voxels`; the field is changed up to `BESIDE_MM` from such sources.
+        share: of the fitted change of χ that is made, 0 to 1.
 
     Returns:
-        field, (X, Y, Z) float32 [ppm], the given one where there are no sources; and the weights,
-        (X, Y, Z) float32, 0 to 1 in the mask.
+        χ with the fitted sources and the field, (X, Y, Z) float32 [ppm], both as given where there
+        is no strong source; and the weights, (X, Y, Z) float32, 0 to 1 in the mask.
     """
     trust = mask.astype(np.float32)
-    if not sources.any():
-        return field, trust
-    misfit = np.where(mask, field - field_inside(chi, mask, voxel_size, b0_dir), 0)
+    inside = strong_voxels(chi, mask, strong)
+    if not inside.any():
+        return chi, field, trust
+    geometry = (mask, voxel_size, b0_dir)
+    sources = ndimage.binary_dilation(inside) & mask
+    chi = fit_strong(chi, field, *geometry, sources=sources, trust=trust * ~inside, share=share)
+    misfit = np.where(mask, field - field_inside(chi, *geometry), 0)
     misfit = np.where(mask, misfit - np.median(misfit[mask]), 0)  # D passes no constant
     spread = MAD_TO_SD * float(np.median(np.abs(misfit[mask])))
     distance = ndimage.distance_transform_edt(~sources, sampling=voxel_size)
     beside = mask & (distance <= BESIDE_MM)
     doubt = misfit[beside] / max(DOUBTFUL_MISFIT * spread, TINY_FIELD)
     trust[beside] = 1 / (1 + doubt**2)
-    return (field - misfit * (1 - trust) * mask).astype(np.float32), trust
+    return chi, (field - misfit * (1 - trust) * mask).astype(np.float32), trust
 
 
 def fit_strong(
@@ -286,7 +294,8 @@ def fit_strong(
         return field_inside(volume, *geometry)[seen].astype(float)
 
     weights = 1.0 if trust is None else np.sqrt(trust[mask])
-    left = weights * (field - field_inside(chi, *geometry))[mask].astype(float)
+    left = (field - field_inside(chi, *geometry))[mask].astype(float)
+    left = weights * (left - np.median(left))  # D passes no constant
     dipole = LinearOperator(
         (left.size, int(sources.sum())),
         matvec=lambda x: weights * field_of(x, sources, mask),

@@ -1,5 +1,6 @@
 """Inference: any size, nothing cut off, tiles equal to the whole."""
 
+import dataclasses
 import itertools
 from types import SimpleNamespace
 
@@ -31,7 +32,7 @@ from network_model.scaling import CHI_SCALE
 from network_model.subject import make_subject
 from network_model.unet import load_network, make_spec, read_spec, save_network
 from training_data.channels import TV_ITERATIONS, make_channels
-from training_data.dipole import field_inside
+from training_data.dipole import field_inside, forward_field
 from training_data.inversion import noise_weight, tv_admm
 from training_data.noise import estimate_noise
 from training_data.volume import uncrop
@@ -93,6 +94,27 @@ def test_views_are_averaged_on_the_scans_own_grid(tmp_path):
     assert inference.affordable(spec, views, memory_for(spec, cubes.subject, 1)) == views
     (left,) = inference.affordable(spec, views, BASE_GB)
     assert (left.share, left.subject) == (1, own.subject)
+
+
+def test_networks_are_given_a_field_that_is_mended_beside_strong_sources():
+    spec = {"inputs": ["field", "mask", "tv"]}
+    subject = subject_of((33, 35, 29))
+    same, known = inference.mended(spec, subject)
+    assert same is subject
+    geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
+    expected = make_channels(subject.field, *geometry, ["tv"])["tv"]
+    np.testing.assert_array_equal(known["tv"], expected)
+    ball = np.zeros(subject.mask.shape, np.float32)
+    ball[14:18, 15:19, 12:16] = 2
+    field = (subject.field + forward_field(ball, *geometry[1:])) * subject.mask
+    field[16, 17, 14] += 0.5
+    given = dataclasses.replace(subject, field=field)
+    changed, known = inference.mended(spec, given)
+    assert not known
+    assert abs(changed.field[16, 17, 14] - field[16, 17, 14] + 0.5) < 0.2
+    np.testing.assert_array_equal(changed.field[:4], field[:4])
+    plain = {"inputs": ["field", "mask"]}
+    assert inference.mended(plain, given) == (given, {})
 
 
 def test_mirrors_are_the_mean_over_all_mirror_images(networks):

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from network_model.refine import fit_strong, flatness, refine, strong_sources, structured_share
+from network_model.refine import (
+    fit_strong,
+    flatness,
+    mend_field,
+    refine,
+    strong_sources,
+    structured_share,
+)
 from training_data.channels import make_channels
 from training_data.dipole import forward_field
 from training_data.noise import add_complex_noise, smooth_noise
@@ -124,6 +131,63 @@ def test_without_strong_sources_there_is_nothing_to_fit(scan):
     sources = strong_sources(chi, mask)
     assert not sources.any()
     np.testing.assert_array_equal(fit_strong(chi, field, mask, VOXEL, B0, sources=sources), chi)
+
+
+@pytest.fixture(scope="module")
+def void(bleeding):
+    """As `bleeding`, with a field that is wrong inside the source, where there is no signal."""
+    chi, field, mask, source = bleeding
+    wrong = np.random.default_rng(4).normal(0, 0.3, SHAPE).astype(np.float32)
+    return chi.astype(np.float32), field + wrong * source, mask, source
+
+
+def test_field_in_a_void_is_taken_as_the_map_explains_it(void, bleeding):
+    chi, field, mask, source = void
+    clean = bleeding[1]
+    sources = strong_sources(chi, mask)
+    damped = np.where(source, 0.9 * chi, chi).astype(np.float32)
+    fitted, mended, trust = mend_field(damped, field, mask, VOXEL, B0)
+    assert fitted[source].mean() == pytest.approx(chi[source].mean(), rel=0.02)
+    assert np.abs(mended - clean)[source].max() < 0.02 * np.abs(field - clean)[source].max()
+    assert trust[source].mean() < 0.05
+    assert trust[mask & ~sources].mean() > 0.9
+    assert not trust[~mask].any()
+
+
+def test_field_far_from_strong_sources_is_never_mended(void):
+    chi, field, mask, source = void
+    corner = tuple(np.argwhere(mask)[0])
+    wrong = field.copy()
+    wrong[corner] += 1
+    _, mended, trust = mend_field(chi, wrong, mask, VOXEL, B0)
+    far = ndimage.distance_transform_edt(~source, sampling=VOXEL) > 10
+    assert far[corner]
+    np.testing.assert_array_equal(mended[far], wrong[far])
+    assert (trust[far & mask] == 1).all()
+    assert mend_field(chi, wrong, mask, VOXEL, B0, strong=np.inf)[:2] == (chi, wrong)
+
+
+def test_field_of_a_source_that_the_map_damps_is_left_alone(bleeding):
+    chi, field, mask, source = bleeding
+    damped = np.where(source, 0.8 * chi, chi).astype(np.float32)
+    _, mended, _ = mend_field(damped, field, mask, VOXEL, B0)
+    assert np.abs(mended - field).max() < 0.05 * np.abs(field[source]).max()
+
+
+def test_reference_of_a_field_moves_no_strong_source(void):
+    chi, field, mask, _ = void
+    fits = [mend_field(chi, x, mask, VOXEL, B0) for x in (field, field + 0.5 * mask)]
+    np.testing.assert_allclose(fits[1][0], fits[0][0], atol=1e-4)
+    np.testing.assert_allclose(fits[1][2], fits[0][2], atol=1e-3)
+
+
+def test_a_void_does_not_spoil_the_refined_map(void, bleeding):
+    chi, field, mask, source = void
+    clean = refine(chi, bleeding[1], mask, VOXEL, B0, structured=0.0)
+    spoiled = refine(chi, field, mask, VOXEL, B0, structured=0.0)
+    unmended = refine(chi, field, mask, VOXEL, B0, structured=0.0, strong=np.inf)
+    assert error(spoiled, chi, mask) < 0.5 * error(unmended, chi, mask)
+    assert spoiled[source].mean() == pytest.approx(clean[source].mean(), rel=0.03)
 
 
 def test_strong_pull_keeps_the_map(scan):

@@ -1,0 +1,60 @@
+"""A scan made of finer voxels: right where there is no structure, wrong where the signal decays."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from training_data.dipole import forward_field
+from training_data.finescan import block_mean, fine_scan, fit_field, half_grid
+
+SHAPE = (44, 52, 40)
+
+
+def test_blocks_are_averaged():
+    x = np.arange(4 * 6 * 2, dtype=np.float32).reshape(4, 6, 2)
+    assert block_mean(x).shape == (2, 3, 1)
+    assert block_mean(x)[1, 2, 0] == pytest.approx(x[2:4, 4:6, :2].mean())
+
+
+def test_half_grid_lies_on_the_middle_of_the_blocks():
+    x, y, z = np.meshgrid(*(np.arange(n) for n in (24, 20, 16)), indexing="ij", sparse=True)
+
+    def wave(x, y, z):
+        return np.exp(2j * np.pi * (2 * x / 24 - 3 * y / 20 + z / 16)).astype(np.complex64)
+
+    coarse = half_grid(wave(x, y, z))
+    middle = wave(*(2 * np.arange(n).reshape(axis.shape) + 0.5
+                    for n, axis in ((12, x[:12]), (10, y[:, :10]), (8, z[:, :, :8]))))  # fmt: skip
+    np.testing.assert_allclose(coarse, middle, atol=1e-5)
+
+
+def test_field_of_clean_echoes_is_exact_beyond_a_turn_of_phase():
+    rng = np.random.default_rng(0)
+    mask = np.ones((6, 5, 4), bool)
+    field = rng.uniform(-1, 1, mask.shape).astype(np.float32)
+    echoes = (0.005, 0.02)
+    signals = [np.exp(2j * np.pi * 128 * te * field) for te in echoes]
+    near = field + rng.uniform(-0.05, 0.05, mask.shape).astype(np.float32)
+    found = fit_field(signals, echoes, near, mask, 128.0, 0.0, rng)
+    np.testing.assert_allclose(found, field, atol=1e-5)
+
+
+def test_noise_is_as_asked():
+    rng = np.random.default_rng(0)
+    mask = np.ones((20, 20, 20), bool)
+    signals = [np.full(mask.shape, 3.0 + 0j)] * 3
+    zero = np.zeros(mask.shape, np.float32)
+    found = fit_field(signals, (0.005, 0.01, 0.02), zero, mask, 128.0, 0.004, rng)
+    assert found.std() == pytest.approx(0.004, rel=0.05)
+
+
+def test_field_is_that_of_the_dipole_but_in_and_beside_lesions():
+    scan = fine_scan(3, SHAPE, 0.0)
+    mask, lesions = scan["mask"], np.isin(scan["labels"], (16, 17))
+    assert lesions.any()
+    errors = np.abs(scan["field"] - forward_field(scan["chi"], (1.0, 1.0, 1.0)))
+    beside = ndimage.binary_dilation(lesions) & mask
+    assert errors[beside].mean() > 10 * np.median(errors[mask])
+    assert not scan["field"][~mask].any()
+    again = fine_scan(3, SHAPE, 0.0)
+    np.testing.assert_array_equal(again["field"], scan["field"])
