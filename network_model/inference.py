@@ -133,7 +133,7 @@ def mended(spec: dict, subject) -> tuple:
         return subject, {}
     geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
     tv = make_channels(*geometry, ["tv"])["tv"]
-    _, field, trust = mend_field(tv, *geometry)
+    _, field, trust = mend_field(tv, *geometry, share=1 - structured_share(*geometry, tv=tv))
     if (trust == subject.mask).all():
         return subject, {"tv": tv}
     return dataclasses.replace(subject, field=field), {}

@@ -241,7 +241,8 @@ def mend_field(
         field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
         voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
         strong: see `strong_voxels`; the field is changed up to `BESIDE_MM` from such sources.
-        share: of the fitted change of χ that is made, 0 to 1.
+        share: of all changes that is made, 0 to 1: the white share of the errors, since structured
+            ones put every misfit in doubt.
 
     Returns:
         χ with the fitted sources and the field, (X, Y, Z) float32 [ppm], both as given where there
@@ -249,7 +250,7 @@ def mend_field(
     """
     trust = mask.astype(np.float32)
     inside = strong_voxels(chi, mask, strong)
-    if not inside.any():
+    if share <= 0 or not inside.any():
         return chi, field, trust
     geometry = (mask, voxel_size, b0_dir)
     sources = ndimage.binary_dilation(inside) & mask
@@ -260,7 +261,7 @@ def mend_field(
     distance = ndimage.distance_transform_edt(~sources, sampling=voxel_size)
     beside = mask & (distance <= BESIDE_MM)
     doubt = misfit[beside] / max(DOUBTFUL_MISFIT * spread, TINY_FIELD)
-    trust[beside] = 1 / (1 + doubt**2)
+    trust[beside] -= share * (1 - 1 / (1 + doubt**2))
     return chi, (field - misfit * (1 - trust) * mask).astype(np.float32), trust
 
 

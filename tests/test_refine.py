@@ -167,6 +167,16 @@ def test_field_far_from_strong_sources_is_never_mended(void):
     assert mend_field(chi, wrong, mask, VOXEL, B0, strong=np.inf)[:2] == (chi, wrong)
 
 
+def test_structured_errors_put_no_field_in_doubt(void):
+    chi, field, mask, _ = void
+    fitted, kept, trust = mend_field(chi, field, mask, VOXEL, B0, share=0.0)
+    assert fitted is chi
+    assert kept is field
+    np.testing.assert_array_equal(trust, mask)
+    half = mend_field(chi, field, mask, VOXEL, B0, share=0.5)[2]
+    assert half[mask].min() == pytest.approx(0.5, abs=0.1)
+
+
 def test_field_of_a_source_that_the_map_damps_is_left_alone(bleeding):
     chi, field, mask, source = bleeding
     damped = np.where(source, 0.8 * chi, chi).astype(np.float32)
