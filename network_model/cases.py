@@ -127,13 +127,13 @@ def lesion_case(head: Head, noise_ppm: float, seed: int) -> Case:
     return Case(case.subject, case.truth, case.labels, where)
 
 
-def voids_case(seed: int, config: dict) -> Case:
+def voids_case(seed: int, shape, noise_ppm: float) -> Case:
     """A head with haemorrhage and calcification, signal made on half the voxel edge; no magnitude.
 
     The field in and beside the lesions is wrong, as it is where the signal has decayed, and nothing
     tells where.
     """
-    scan = fine_scan(seed, config["shape"], config["noise_ppm"])
+    scan = fine_scan(seed, shape, noise_ppm)
     strong = [LABELS["calcification"], LABELS["haemorrhage"]]
     lesions = sum(n * (scan["labels"] == label) for n, label in enumerate(strong, 1))
     subject = make_subject(scan["field"], scan["mask"], (1.0, 1.0, 1.0))
@@ -164,9 +164,10 @@ def all_cases(config: dict) -> dict[str, Callable[[], Case]]:
     cases = {}
     for number in config["heads"]:
         drawn = variants(f"head{number}", lambda n=number: drawn_head(n, config["shape"]), config)
+        drawn[f"head{number}_voids"] = lambda n=number: voids_case(
+            n, config["shape"], config["noise_ppm"]
+        )
         # One head shows what tilt, noise and lesions do; the others how much heads differ.
-        if not cases:
-            drawn[f"head{number}_voids"] = lambda n=number: voids_case(n, config)
         cases |= drawn if not cases else {f"head{number}": drawn[f"head{number}"]}
     folder = data / "fansi_phantom"
     if (folder / "chi.nii.gz").is_file():

@@ -15,12 +15,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from network_model.refine import (
-    data_step,
-    guided_variations,
-    mend_field,
-    structured_share,
-)
+from network_model.refine import data_step, guided_variations, mend_field, structured_share
 from network_model.scaling import CHI_SCALE, network_input
 from network_model.unet import grid_multiple, load_network, read_spec
 from training_data.channels import FIRST, GUIDED, TV_ITERATIONS, make_channels
@@ -108,8 +103,8 @@ def predict_views(
     """
     chi, structured = np.float32(0), None
     for view in views:
-        subject, known = mended(spec, view.subject)
-        known |= {} if structured is None else {SHARE: structured}
+        known = {} if structured is None else {SHARE: structured}
+        subject, known = mended(spec, view.subject, known)
         channels = scan_channels(spec, subject, memory_gb, mirrors, known)
         seen = predict(model, spec, subject, memory_gb, mirrors=mirrors, channels=channels)
         chi = chi + np.float32(view.share) * view.back(seen)
@@ -119,24 +114,27 @@ def predict_views(
     return chi, structured
 
 
-def mended(spec: dict, subject) -> tuple:
+def mended(spec: dict, subject, known: dict) -> tuple:
     """A scan whose field is mended beside the strong sources of its total-variation inverse.
 
     Args:
         spec: of a network; one that is not given that inverse gets the scan as it is.
         subject: a `Subject`.
+        known: what is known of it already: its `SHARE`, or nothing.
 
     Returns:
-        the `Subject` to make the network's channels of, and those that are made already.
+        the `Subject` to make the network's channels of, and what is known of that one.
     """
     if "tv" not in spec["inputs"]:
-        return subject, {}
+        return subject, known
     geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
     tv = make_channels(*geometry, ["tv"])["tv"]
-    _, field, trust = mend_field(tv, *geometry, share=1 - structured_share(*geometry, tv=tv))
+    known = known | {"tv": tv}
+    structured = structured_of(subject, known)
+    _, field, trust = mend_field(tv, *geometry, share=1 - structured)
     if (trust == subject.mask).all():
-        return subject, {"tv": tv}
-    return dataclasses.replace(subject, field=field), {}
+        return subject, known
+    return dataclasses.replace(subject, field=field), {SHARE: structured}
 
 
 def affordable(spec: dict, views: list, memory_gb: float | None) -> list:

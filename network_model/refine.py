@@ -25,6 +25,7 @@ The same numbers for all scans; nothing is fitted to a truth.
 import numpy as np
 from scipy import ndimage
 from scipy.sparse.linalg import LinearOperator, lsqr
+from scipy.stats import median_abs_deviation
 
 from training_data.channels import make_channels
 from training_data.dipole import field_inside
@@ -53,7 +54,6 @@ BESIDE_MM = 6.0  # how far from a strong source its field may be in doubt
 # Misfit that halves a voxel's weight there, over the scan's typical one.
 DOUBTFUL_MISFIT = 5.0
 TINY_FIELD = 1e-9  # [ppm]
-MAD_TO_SD = 1.4826  # standard deviation of a Gaussian over its median absolute deviation
 
 
 def refine(
@@ -88,7 +88,8 @@ def refine(
             strong sources, which it damps.
         prior_error: power of the mean's error over that of χ where all errors are white; the more
             they are structured, the less of what is unexplained belongs to χ. 0 leaves step 3 out.
-        strong: how far off the median of χ a source is strong [ppm]; infinite leaves step 4 out.
+        strong: how far off the median of χ a source is strong [ppm]; infinite leaves step 4 out,
+            and takes the field as it is.
         iterations: of ADMM; 0 leaves step 5 out.
         pull: μ of step 5, dimensionless: where D² is below it, the map decides.
         weight_share: α of step 5 over the weight that total variation alone would have.
@@ -257,7 +258,7 @@ def mend_field(
     chi = fit_strong(chi, field, *geometry, sources=sources, trust=trust * ~inside, share=share)
     misfit = np.where(mask, field - field_inside(chi, *geometry), 0)
     misfit = np.where(mask, misfit - np.median(misfit[mask]), 0)  # D passes no constant
-    spread = MAD_TO_SD * float(np.median(np.abs(misfit[mask])))
+    spread = median_abs_deviation(misfit[mask], scale="normal")
     distance = ndimage.distance_transform_edt(~sources, sampling=voxel_size)
     beside = mask & (distance <= BESIDE_MM)
     doubt = misfit[beside] / max(DOUBTFUL_MISFIT * spread, TINY_FIELD)

@@ -99,7 +99,7 @@ def test_views_are_averaged_on_the_scans_own_grid(tmp_path):
 def test_networks_are_given_a_field_that_is_mended_beside_strong_sources():
     spec = {"inputs": ["field", "mask", "tv"]}
     subject = subject_of((33, 35, 29))
-    same, known = inference.mended(spec, subject)
+    same, known = inference.mended(spec, subject, {})
     assert same is subject
     geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
     expected = make_channels(subject.field, *geometry, ["tv"])["tv"]
@@ -109,12 +109,15 @@ def test_networks_are_given_a_field_that_is_mended_beside_strong_sources():
     field = (subject.field + forward_field(ball, *geometry[1:])) * subject.mask
     field[16, 17, 14] += 0.5
     given = dataclasses.replace(subject, field=field)
-    changed, known = inference.mended(spec, given)
-    assert not known
+    changed, known = inference.mended(spec, given, {inference.SHARE: 0.0})
+    assert known == {inference.SHARE: 0.0}  # its inversions are to be made anew
     assert abs(changed.field[16, 17, 14] - field[16, 17, 14] + 0.5) < 0.2
     np.testing.assert_array_equal(changed.field[:4], field[:4])
     plain = {"inputs": ["field", "mask"]}
-    assert inference.mended(plain, given) == (given, {})
+    assert inference.mended(plain, given, {}) == (given, {})
+    kept, known = inference.mended(spec, given, {inference.SHARE: 1.0})
+    assert kept is given
+    assert known.keys() == {inference.SHARE, "tv"}
 
 
 def test_mirrors_are_the_mean_over_all_mirror_images(networks):
