@@ -25,6 +25,7 @@ config = {
     "data_weight": 1.0,  # of the data consistency
     "tv_weight": 0.001,  # of the total variation
     "trainable": "all",  # weights that move: "all", "norm" or "last"
+    "mend": True,  # leave out field that no source explains (mending.py)
     # Refinement of the map (refine.py): seconds
     "refine": True,
     "refine_options": {},  # changed keywords of refine(), e.g. {"iterations": 40}

@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--memory", dest="memory_gb", type=gigabytes, help="such as 8G: tiles beyond")
     p.add_argument("--align", help="resample for the network: auto, on, off, both")
     p.add_argument("--finetune", type=int, help="iterations of fine-tuning the weights")
+    p.add_argument("--mend", action=argparse.BooleanOptionalAction, help="leave bad field out")
     p.add_argument("--refine", action=argparse.BooleanOptionalAction, help="refine the map")
     p.add_argument("--reference", help="subtract the mean of: none, brain, or a mask file")
     p.add_argument("--report", help="HTML report to write")
@@ -75,7 +76,8 @@ def make_options(args: argparse.Namespace, config: dict) -> Options:
     """
     if config["finetune"] < 0:
         raise ValueError(f"finetune {config['finetune']}: expected a whole number of at least 0")
-    keys = ("memory_gb", "align", "align_voxel_mm", "reference", "finetune", "refine", "mirrors")
+    keys = ("memory_gb", "align", "align_voxel_mm", "reference", "finetune", "mend", "refine")
+    keys += ("mirrors",)
     return Options(
         args.field, args.mask, args.output, config["weightsFile"], args.magnitude,
         Scan.from_config(config), tuning={k: config[k] for k in TUNING_KEYS},

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from network_model.align import views_of
+from network_model.mending import Trusted, trusted_subject
 from network_model.plausibility import noise_note, scan_warnings
 from network_model.sidecar import describe, sidecar_path
 from network_model.subject import Scan, Subject, load_subject
@@ -36,6 +38,7 @@ class Options:
         align, align_voxel_mm: see `align.views_of`.
         reference: "none", "brain" or a mask file whose mean is subtracted.
         finetune: iterations of fine-tuning; tuning: keywords of `finetune.Tuning`.
+        mend: whether field that no source explains is left out (`mending.trusted_field`).
         refine: whether the map is refined; refine_options: keywords of `refine.refine`.
         report: HTML file to write, or None; labels_file: regions for its table, or None.
         seed: of Keras.
@@ -54,6 +57,7 @@ class Options:
     reference: str = "none"
     finetune: int = 0
     tuning: dict = field(default_factory=dict)
+    mend: bool = True
     refine: bool = True
     refine_options: dict = field(default_factory=dict)
     report: str | None = None
@@ -113,10 +117,17 @@ def reconstruct(
     for line in [*subject.notes, note, *(f"warning: {w}" for w in warnings)]:
         log(line)
 
-    chi_network, chi, steps = _invert(options, subject, log, label)
+    trusted, mended = subject, {}
+    if options.mend:
+        trusted, found = trusted_subject(subject)
+        mended, notes = _mended(found, subject)
+        warnings += notes
+        for line in notes:
+            log(f"warning: {line}")
+    chi_network, chi, steps = _invert(options, trusted, log, label)
     residuals = [residual_field(subject, x) for x in (chi_network, chi)]
     values = _referenced(chi, subject.mask, reference)
-    parameters = describe(options, subject, digest, steps) | values | {
+    parameters = describe(options, subject, digest, steps) | values | mended | {
         "NoiseEstimate_ppm": sigma,
         "MisfitNetwork_ppm": _rms(residuals[0], subject.mask),
         "Misfit_ppm": _rms(residuals[1], subject.mask),
@@ -135,6 +146,23 @@ def _summary(p: dict) -> str:
         f"chi {p['BrainMean_ppm']:.4f} ± {p['BrainSD_ppm']:.4f} ppm, misfit "
         f"{p['MisfitNetwork_ppm']:.4f} → {p['Misfit_ppm']:.4f} ppm"
     )
+
+
+def _mended(found: Trusted, subject: Subject) -> tuple[dict, list[str]]:
+    """What was found untrustworthy of a field: numbers for the sidecar, and lines for the user."""
+    counts = [int(x.sum()) for x in (found.unsupported, found.noisy)]
+    numbers = dict(zip(("UnsupportedVoxels", "NoisyVoxels"), counts, strict=True))
+    if not counts[0]:
+        return numbers, []
+    patches, count = ndimage.label(subject.to_file_axes(found.unsupported), np.ones((3, 3, 3)))
+    largest = np.argmax(np.bincount(patches.ravel())[1:]) + 1
+    middle = np.rint(np.argwhere(patches == largest).mean(0)).astype(int).tolist()
+    millilitres = counts[0] * np.prod(subject.voxel_size) / 1000
+    return numbers, [
+        f"no source explains the field in {count} patches ({millilitres:.2g} ml, the largest "
+        f"around voxel {tuple(middle)}), as where the phase is wrapped or signal is lost; it was "
+        "left out: see the residual field, and unwrapping and mask"
+    ]
 
 
 def check_weights(path) -> str:

@@ -24,9 +24,8 @@ The same numbers for all scans; nothing is fitted to a truth.
 
 import numpy as np
 from scipy import ndimage
-from scipy.sparse.linalg import LinearOperator, lsqr
-from scipy.stats import median_abs_deviation
 
+from network_model.mending import STRONG, fit_strong, mend_field, strong_sources
 from training_data.channels import make_channels
 from training_data.dipole import field_inside
 from training_data.inversion import noise_weight, tv_admm, wiener
@@ -47,13 +46,6 @@ FLAT, MORE_IF_FLAT = (1.47, 2.0), 5.4
 # Total variation loses fast where errors are structured: best powers of 1 − `structured_share` on
 # heads 2001 and 2003 with errors of 0.15 and 0.3 of the field's spread are 2 and 4 or more.
 WHITE_POWER = 3
-# |χ| of a strong source [ppm]: iron in deep nuclei has 0.2, veins 0.3 to 0.4.
-STRONG = 0.4
-STRONG_ITERATIONS = 6
-BESIDE_MM = 6.0  # how far from a strong source its field may be in doubt
-# Misfit that halves a voxel's weight there, over the scan's typical one.
-DOUBTFUL_MISFIT = 5.0
-TINY_FIELD = 1e-9  # [ppm]
 
 
 def refine(
@@ -206,108 +198,6 @@ def data_step(
     if prior_error <= NEXT_TO_NOTHING:
         return chi
     return wiener(*geometry, prior=chi, prior_error=prior_error, off_cone=1)
-
-
-def strong_voxels(chi, mask, least: float = STRONG) -> np.ndarray:
-    """Voxels where χ is over `least` [ppm] from its median in the mask.
-
-    Args:
-        chi: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
-
-    Returns:
-        (X, Y, Z) bool, inside the mask.
-    """
-    return (np.abs(chi - np.median(chi[mask])) > least) & mask
-
-
-def strong_sources(chi, mask, least: float = STRONG) -> np.ndarray:
-    """The `strong_voxels` and their neighbours inside the mask, (X, Y, Z) bool."""
-    return ndimage.binary_dilation(strong_voxels(chi, mask, least)) & mask
-
-
-def mend_field(
-    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, strong: float = STRONG, share=1.0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A field that is taken in and beside strong sources as far as they explain it.
-
-    The sources are fitted to the field around them first (`fit_strong`): what is measured inside
-    of them, where the signal has decayed, counts only if it agrees. Then the weights of Cauchy's
-    robust regression, w = 1/(1 + (misfit/(5·sd))²), with the sd of the misfit in the whole mask
-    from its median absolute deviation; D∗χ + w·misfit takes the field's place. MEDI weighs data
-    down by their misfit for the same reason (Liu 2013, doi:10.1002/mrm.24272), but everywhere:
-    veins and edges lose by that.
-
-    Args:
-        chi: map, (X, Y, Z) [ppm], zero outside the mask.
-        field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
-        voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
-        strong: see `strong_voxels`; the field is changed up to `BESIDE_MM` from such sources.
-        share: of all changes that is made, 0 to 1: the white share of the errors, since structured
-            ones put every misfit in doubt.
-
-    Returns:
-        χ with the fitted sources and the field, (X, Y, Z) float32 [ppm], both as given where there
-        is no strong source; and the weights, (X, Y, Z) float32, 0 to 1 in the mask.
-    """
-    trust = mask.astype(np.float32)
-    inside = strong_voxels(chi, mask, strong)
-    if share <= 0 or not inside.any():
-        return chi, field, trust
-    geometry = (mask, voxel_size, b0_dir)
-    sources = ndimage.binary_dilation(inside) & mask
-    chi = fit_strong(chi, field, *geometry, sources=sources, trust=trust * ~inside, share=share)
-    misfit = np.where(mask, field - field_inside(chi, *geometry), 0)
-    misfit = np.where(mask, misfit - np.median(misfit[mask]), 0)  # D passes no constant
-    spread = median_abs_deviation(misfit[mask], scale="normal")
-    distance = ndimage.distance_transform_edt(~sources, sampling=voxel_size)
-    beside = mask & (distance <= BESIDE_MM)
-    doubt = misfit[beside] / max(DOUBTFUL_MISFIT * spread, TINY_FIELD)
-    trust[beside] -= share * (1 - 1 / (1 + doubt**2))
-    return chi, (field - misfit * (1 - trust) * mask).astype(np.float32), trust
-
-
-def fit_strong(
-    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, sources, trust=None, share=1.0
-) -> np.ndarray:
-    """Least squares of the whole field over the voxels of strong sources alone.
-
-    Few iterations of LSQR (Paige & Saunders 1982, doi:10.1145/355984.355989) from the map on:
-    stopping early is the regularisation, and keeps what a larger source has on the cone.
-
-    Args:
-        chi: map to start from, (X, Y, Z) [ppm].
-        field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
-        voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
-        sources: (X, Y, Z) bool, inside the mask; nothing else moves.
-        trust: weights of the squared misfits, (X, Y, Z), or None: one.
-        share: of the fitted change that is made, 0 to 1.
-
-    Returns:
-        χ, (X, Y, Z) float32 [ppm]; the map itself where there are no sources.
-    """
-    if share <= 0 or not sources.any():
-        return chi
-    geometry = (mask, voxel_size, b0_dir)
-
-    def field_of(values, where, seen):
-        """Field in the voxels `seen` of values in the voxels `where`."""
-        volume = np.zeros(mask.shape, np.float32)
-        volume[where] = values.ravel()
-        return field_inside(volume, *geometry)[seen].astype(float)
-
-    weights = 1.0 if trust is None else np.sqrt(trust[mask])
-    left = (field - field_inside(chi, *geometry))[mask].astype(float)
-    left = weights * (left - np.median(left))  # D passes no constant
-    dipole = LinearOperator(
-        (left.size, int(sources.sum())),
-        matvec=lambda x: weights * field_of(x, sources, mask),
-        rmatvec=lambda x: field_of(weights * x, mask, sources),  # the kernel is symmetric
-        dtype=float,
-    )
-    found = lsqr(dipole, left, iter_lim=STRONG_ITERATIONS)[0]
-    fitted = chi.copy()
-    fitted[sources] += (share * found).astype(np.float32)
-    return fitted
 
 
 def structured_share(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, tv=None) -> float:

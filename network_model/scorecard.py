@@ -23,6 +23,7 @@ from network_model.cases import all_cases
 from network_model.figures import bar_figure
 from network_model.finetune import FineTuner, Tuning, refine_image
 from network_model.inference import network_to_tune, predict_views
+from network_model.mending import trusted_subject
 from network_model.metrics import csv_text, score, table
 from network_model.unet import file_hash, load_network
 from training_data.inversion import CLASSICAL, invert
@@ -47,10 +48,13 @@ def lesion_scores(chi, case) -> dict[str, float]:
 
 
 def reconstruct_case(method: str, subject, network, config: dict, before: dict) -> np.ndarray:
-    """χ of a subject by one method; `before` holds the maps made so far."""
+    """χ of a subject by one method; `before` holds what was made so far."""
     if method in CLASSICAL:
         geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
         return invert(method, *geometry, magnitude=subject.magnitude)
+    if "trusted" not in before:
+        before["trusted"] = trusted_subject(subject)[0]
+    subject = before["trusted"]
     if method == "refined":
         return refine_image(before["network"], subject)
     if method == "network":

@@ -24,6 +24,8 @@ SHELLS = 12
 LOW = 0.08  # what counts as low |k| [1/mm]
 WHITE_SHELLS = 2  # the highest ones, taken for white noise
 LEAST_SIGNAL = 0.02  # share of a shell's power that is taken for signal in any case
+# Of `local_noise`: width of the cone in D, lowest |k| over that of the longest edge, and window.
+LOCAL_CONE, LOCAL_FROM, LOCAL_MM = 0.05, 0.3, 2.0
 KEPT_SPECTRA = 4
 _spectra: dict[tuple, tuple[float, np.ndarray]] = {}  # of the last fields, see `_spectrum`
 # Largest weight of each kind of structured error; all have one standard deviation before.
@@ -164,6 +166,50 @@ def structured_noise(
     return float(np.sqrt(np.median(excess))), float(np.median(excess / signal[low]))
 
 
+def local_noise(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> np.ndarray:
+    """Noise of a field place by place, from the field alone.
+
+    On the cone of the dipole kernel a field holds errors only. What it has there at high |k|, by
+    the weight exp(−(D/0.05)²)·(1 − exp(−(|k|/k₀)²)), is noise that has passed a known filter; its
+    root mean square around each voxel (`local_rms`) over that of the filter is the noise there.
+
+    Args:
+        field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
+        voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
+
+    Returns:
+        standard deviation of the noise, (X, Y, Z) float32 [ppm], zero outside the mask. Patches
+        without signal have that of their noise; a source of 2 ppm leaks 0.03 of its own field.
+    """
+    box = bounding_box(mask)
+    shape = next_fast_shape([s.stop - s.start + 8 for s in box])
+    centred = np.where(mask, field - np.median(field[mask]), 0).astype(np.float32)
+    centred = crop_pad(centred, box, shape)
+    radius = _radius(shape, voxel_size)
+    lowest = LOCAL_FROM * 0.5 / max(voxel_size)
+    cone = np.exp(-((dipole_kernel(shape, voxel_size, b0_dir) / LOCAL_CONE) ** 2))
+    cone *= 1 - np.exp(-((radius / lowest) ** 2))
+    passed = uncrop(convolve(centred, cone.astype(np.float32)), box, mask.shape)
+    return local_rms(passed, mask, voxel_size) / np.float32(max(np.sqrt((cone**2).mean()), 1e-6))
+
+
+def local_rms(x, mask, voxel_size) -> np.ndarray:
+    """Root mean square of x (X, Y, Z) in a Gaussian window of 2 mm inside the mask, float32."""
+    sigma = [max(LOCAL_MM / v, 1.0) for v in voxel_size]
+    squares, weights = (
+        ndimage.gaussian_filter(y, sigma, truncate=3, mode="constant")
+        for y in (np.where(mask, x, 0).astype(np.float32) ** 2, mask.astype(np.float32))
+    )
+    return np.sqrt(squares / np.maximum(weights, 1e-3)) * mask
+
+
+def _radius(shape, voxel_size) -> np.ndarray:
+    """|k| [1/mm] on a half grid."""
+    k = [np.fft.fftfreq(n, v) for n, v in zip(shape, voxel_size, strict=True)]
+    k[2] = np.fft.rfftfreq(shape[2], voxel_size[2])
+    return np.sqrt(sum(f**2 for f in np.meshgrid(*k, indexing="ij", sparse=True)))
+
+
 def _spectrum(field, mask, voxel_size, b0_dir) -> tuple[float, np.ndarray]:
     """`estimate_noise` and `error_and_signal` of a field, kept for the fields asked for last.
 
@@ -220,10 +266,7 @@ def _power(field, mask, voxel_size, b0_dir):
     cut = crop_pad(field.astype(np.float32), box, shape)
     cut = (cut - np.average(cut, weights=window)) * window
     power = np.abs(fft_module(cut).rfftn(cut)) ** 2 / float((window**2).sum())
-    k = [np.fft.fftfreq(n, v) for n, v in zip(shape, voxel_size, strict=True)]
-    k[2] = np.fft.rfftfreq(shape[2], voxel_size[2])
-    radius = np.sqrt(sum(f**2 for f in np.meshgrid(*k, indexing="ij", sparse=True)))
-    return power, radius, dipole_kernel(shape, voxel_size, b0_dir)
+    return power, _radius(shape, voxel_size), dipole_kernel(shape, voxel_size, b0_dir)
 
 
 def smooth_noise(shape, rng, scale: float):
