@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from network_model.subject import Subject, make_subject
 from training_data.dipole import forward_field
@@ -26,6 +27,11 @@ LESIONS = (
     ((0.65, 0.4, 0.55), 2.5, 2.0),
     ((0.6, 0.65, 0.4), 3.0, -1.5),
 )
+
+
+# Garbage of the garbage cases: patches of pure noise at the lower edge of the mask, and clusters of
+# voxels inside it that are off by 2π at 3 T and 20 ms: number, radius [mm], ppm.
+PATCHES, WRAPS = (4, 5.0, 0.2), (20, 1.6, 0.39)
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,24 @@ def voids_case(seed: int, shape, noise_ppm: float) -> Case:
     return Case(subject, scan["chi"], scan["labels"], lesions.astype(np.uint8))
 
 
+def add_garbage(case: Case, seed: int) -> Case:
+    """A case whose field is garbage in places (`PATCHES`, `WRAPS`); no magnitude tells where."""
+    subject, rng = case.subject, np.random.default_rng([seed, 2])
+    field, mask, size = subject.field.copy(), subject.mask, subject.voxel_size
+    depth = ndimage.distance_transform_edt(mask, sampling=size)
+    low = np.argwhere((depth > 0) & (depth < 4))
+    low = low[low[:, 2] < np.quantile(low[:, 2], 0.35)]
+    number, radius, spread = PATCHES
+    for centre in rng.choice(low, number, replace=False):
+        ball = sphere(mask.shape, centre, radius, size) & mask
+        field[ball] = rng.normal(0, spread, ball.sum())
+    number, radius, jump = WRAPS
+    for centre in rng.choice(np.argwhere(depth > 8), number, replace=False):
+        field[sphere(mask.shape, centre, radius, size) & mask] += rng.choice((-jump, jump))
+    changed = make_subject(field, mask, size, subject.b0_dir)
+    return Case(changed, case.truth, case.labels)
+
+
 def variants(name: str, make: Callable[[], Head], config: dict) -> dict[str, Callable[[], Case]]:
     """Name → case of one head: as it is, and with one thing changed."""
     noise, seed = config["noise_ppm"], config["seed"]
@@ -167,6 +191,10 @@ def all_cases(config: dict) -> dict[str, Callable[[], Case]]:
         drawn[f"head{number}_voids"] = lambda n=number: voids_case(
             n, config["shape"], config["noise_ppm"]
         )
+        drawn[f"head{number}_garbage"] = lambda n=number: add_garbage(
+            simulate(drawn_head(n, config["shape"]), config["noise_ppm"], config["seed"]),
+            config["seed"],
+        )
         # One head shows what tilt, noise and lesions do; the others how much heads differ.
         cases |= drawn if not cases else {f"head{number}": drawn[f"head{number}"]}
     folder = data / "fansi_phantom"
@@ -182,6 +210,9 @@ def all_cases(config: dict) -> dict[str, Callable[[], Case]]:
 
         cases |= variants("cosmos", cosmos, config)
         cases["measured2016"] = lambda: measured(cosmos(), challenge)
+        cases["measured2016_garbage"] = lambda: add_garbage(
+            measured(cosmos(), challenge), config["seed"]
+        )
     return cases
 
 

@@ -27,7 +27,7 @@ from training_data.volume import bounding_box
 
 # |χ| of a strong source [ppm]: iron in deep nuclei has 0.2, veins 0.3 to 0.4.
 STRONG = 0.4
-STRONG_ITERATIONS = 3
+STRONG_ITERATIONS = 4
 BESIDE_MM = 6.0  # how far from a strong source its field may be in doubt
 # Misfit that halves a voxel's weight there, over the scan's typical one.
 DOUBTFUL_MISFIT = 5.0
