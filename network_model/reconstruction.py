@@ -159,7 +159,7 @@ def _mended(found: Trusted, subject: Subject) -> tuple[dict, list[str]]:
     middle = np.rint(np.argwhere(patches == largest).mean(0)).astype(int).tolist()
     millilitres = counts[0] * np.prod(subject.voxel_size) / 1000
     return numbers, [
-        f"no source explains the field in {count} patches ({millilitres:.2g} ml, the largest "
+        f"no source explains the field in {count} patch(es) ({millilitres:.2g} ml, the largest "
         f"around voxel {tuple(middle)}), as where the phase is wrapped or signal is lost; it was "
         "left out: see the residual field, and unwrapping and mask"
     ]

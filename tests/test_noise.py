@@ -11,6 +11,7 @@ from training_data.noise import (
     add_model_errors,
     error_and_signal,
     estimate_noise,
+    local_noise,
     smooth_noise,
     structured_noise,
 )
@@ -65,6 +66,32 @@ def test_noise_is_found_again(head, b0_dir):
     assert list(found.values()) == sorted(found.values())
     for sigma in (0.003, 0.010):
         assert found[sigma] == pytest.approx(sigma, rel=0.3)
+
+
+@pytest.mark.parametrize("b0_dir", DIRECTIONS)
+@pytest.mark.parametrize(("shape", "voxel"), [((75, 90, 71), (1.9, 1.7, 2.1)), (SHAPE, VOXEL)])
+def test_noise_is_found_place_by_place(shape, voxel, b0_dir):
+    made = make_head(shape, voxel, np.random.default_rng(3))
+    mask = made["mask"]
+    field = forward_field(made["chi"], voxel, b0_dir) * mask
+    # Three times the noise in the front half of the brain.
+    front = (np.arange(shape[1]) > shape[1] // 2)[:, None] * np.ones(shape, bool)
+    sigma = np.where(front, 0.009, 0.003)
+    noisy = field + sigma * np.random.default_rng(1).standard_normal(shape) * mask
+    found = local_noise(noisy, mask, voxel, b0_dir)
+    assert found.dtype == np.float32
+    assert not found[~mask].any()
+    far = np.abs(np.arange(shape[1]) - shape[1] // 2)[:, None] > 6
+    for part in (front, ~front):
+        values = found[mask & part & far]
+        assert np.median(values) == pytest.approx(sigma[part].max(), rel=0.25)
+    np.testing.assert_allclose(local_noise(2 * noisy, mask, voxel, b0_dir), 2 * found, rtol=1e-3)
+
+
+def test_dipole_fields_leave_next_to_nothing_on_the_cone(head):
+    mask = head["mask"]
+    field = forward_field(head["chi"], VOXEL) * mask
+    assert np.median(local_noise(field, mask, VOXEL)[mask]) < 0.15 * field[mask].std()
 
 
 def test_model_errors_stay_in_the_mask_and_are_reproducible(head):

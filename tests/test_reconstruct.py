@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import re
 import shutil
 import sys
 import types
@@ -185,6 +186,28 @@ def test_warnings_are_logged_and_kept(scan, tmp_path, capsys):
     _, sidecar = run(scan, tmp_path / "chi.nii.gz", "--unit", "Hz", "--b0", 7)
     assert any("spread" in w for w in sidecar["Warnings"])
     assert "warning: the field's spread" in capsys.readouterr().out
+
+
+def test_field_that_no_source_explains_is_left_out_and_named(scan, reference_run, tmp_path, capsys):
+    field, mask = (read_volume(scan / f"{name}.nii.gz") for name in ("field", "mask"))
+    ball = ((np.indices(field.data.shape).T - (9, 17, 12)) ** 2).sum(-1).T <= 3**2
+    noise = np.random.default_rng(8).normal(0, 0.3, ball.shape) * ball * mask.data
+    write_volume(tmp_path / "field.nii.gz", field.data + noise, like=field)
+    shutil.copy(scan / "mask.nii.gz", tmp_path)
+    shutil.copy(scan / "inversion.h5", tmp_path)
+    left, sidecar = run(tmp_path, tmp_path / "chi.nii.gz")
+    log = capsys.readouterr().out
+    assert "no source explains the field in 1 patch(es)" in log
+    middle = re.search(r"around voxel \((\d+), (\d+), (\d+)\)", log).groups()
+    np.testing.assert_allclose([int(m) for m in middle], (9, 17, 12), atol=1)
+    assert sidecar["UnsupportedVoxels"] > 0.3 * ball.sum()
+    assert any("no source explains" in w for w in sidecar["Warnings"])
+    kept, plain = run(tmp_path, tmp_path / "chi.nii.gz", "--no-mend")
+    assert "no source explains" not in capsys.readouterr().out
+    assert "UnsupportedVoxels" not in plain
+    assert reference_run[1]["UnsupportedVoxels"] == 0
+    errors = [np.linalg.norm(x.data - reference_run[0].data) for x in (left, kept)]
+    assert errors[0] < 0.5 * errors[1]
 
 
 def test_alignment_turns_and_comes_back():
