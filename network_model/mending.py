@@ -41,6 +41,7 @@ LEAK = 0.05  # what a strong source leaves on the cone, over its field: up to 0.
 # power (noise and wraps at most 0.04, lesions and veins 0.08 to 0.8), and misses it by so many
 # typical misfits.
 UNSUPPORTED, MISSED = 0.06, 10.0
+TOO_MANY = 0.2  # share of the mask in strong sources from which nothing is left to judge them by
 ROUNDS = 2  # what a large patch hides shows when it is gone
 PATCH_EDGE_MM = 3.0  # how far around an unsupported patch the field is in doubt
 TV_ITERATIONS = 15
@@ -134,8 +135,8 @@ def _without_unsupported(found, field, mask, voxel_size, b0_dir, known):
     geometry = (mask, voxel_size, b0_dir)
     tv = make_channels(found, *geometry, ["tv"])["tv"]
     strong = strong_sources(tv, mask)
-    if not strong.any():
-        return strong, strong, found
+    if not 0 < strong[mask].mean() < TOO_MANY:
+        return np.zeros_like(strong), strong, found
     noise = estimate_noise(found, *geometry)
     misfit = _misfit_of_tv(field, (mask & ~(strong | known)).astype(np.float32), noise, *geometry)
     typical = max(median_abs_deviation(misfit[mask], scale="normal"), TINY_FIELD)

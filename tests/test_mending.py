@@ -100,6 +100,15 @@ def test_field_without_a_source_is_left_out(head, spoil):
     assert errors[2] < errors[0] + 0.2 * (errors[1] - errors[0])
 
 
+def test_field_of_a_mistaken_unit_is_left_as_it_is(head):
+    """Nearly every voxel is then a strong source; the unit is what has to be warned of."""
+    _, field, mask = head
+    wrong, _ = noise_patch(mask)
+    found = trusted_field(100 * (field + wrong), mask, *GEOMETRY)
+    assert not found.unsupported.any()
+    assert np.isfinite(found.field).all()
+
+
 def test_strong_source_is_supported_by_the_field_around_it(head):
     _, field, mask = head
     added, _ = lesion(mask)
