@@ -27,8 +27,6 @@ LESIONS = (
     ((0.65, 0.4, 0.55), 2.5, 2.0),
     ((0.6, 0.65, 0.4), 3.0, -1.5),
 )
-
-
 # Garbage of the garbage cases: patches of pure noise at the lower edge of the mask, and clusters of
 # voxels inside it that are off by 2π at 3 T and 20 ms: number, radius [mm], ppm.
 PATCHES, WRAPS = (4, 5.0, 0.2), (20, 1.6, 0.39)

@@ -19,7 +19,7 @@ from scipy import ndimage
 from scipy.sparse.linalg import LinearOperator, lsqr
 from scipy.stats import median_abs_deviation
 
-from training_data.channels import make_channels
+from training_data.channels import TV_ITERATIONS, make_channels
 from training_data.dipole import field_inside
 from training_data.inversion import noise_weight, tv_admm
 from training_data.noise import estimate_noise, local_noise, local_rms
@@ -44,7 +44,6 @@ UNSUPPORTED, MISSED = 0.06, 10.0
 TOO_MANY = 0.2  # share of the mask in strong sources from which nothing is left to judge them by
 ROUNDS = 2  # what a large patch hides shows when it is gone
 PATCH_EDGE_MM = 3.0  # how far around an unsupported patch the field is in doubt
-TV_ITERATIONS = 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +138,7 @@ def _without_unsupported(found, field, mask, voxel_size, b0_dir, known):
         return np.zeros_like(strong), strong, found
     noise = estimate_noise(found, *geometry)
     misfit = _misfit_of_tv(field, (mask & ~(strong | known)).astype(np.float32), noise, *geometry)
-    typical = max(median_abs_deviation(misfit[mask], scale="normal"), TINY_FIELD)
+    typical = _typical(misfit, mask)
     patches, count = ndimage.label(strong, np.ones((3, 3, 3)))
     numbers = np.arange(1, count + 1)
     size, power, missed = (
@@ -150,7 +149,7 @@ def _without_unsupported(found, field, mask, voxel_size, b0_dir, known):
     new = np.isin(patches, numbers[bad])
     doubtful = within(new | known, PATCH_EDGE_MM, voxel_size) & mask
     weight = np.ones(mask.shape, np.float32)
-    weight[doubtful] = 1 / (1 + (misfit[doubtful] / (DOUBTFUL_MISFIT * typical)) ** 2)
+    weight[doubtful] = _cauchy(misfit[doubtful], typical)
     weight[new | known] = 0
     return new & ~known, strong & ~new, (field - misfit * (1 - weight) * mask).astype(np.float32)
 
@@ -161,8 +160,23 @@ def _misfit_of_tv(field, weight, noise, mask, voxel_size, b0_dir) -> np.ndarray:
     chi = tv_admm(
         field, *geometry, noise_weight(noise), magnitude=weight, iterations=TV_ITERATIONS
     )  # fmt: skip
-    left = field - field_inside(chi, *geometry)
-    return np.where(mask, left - np.median(left[mask]), 0)  # D passes no constant
+    return _misfit(chi, field, *geometry)
+
+
+def _misfit(chi, field, mask, voxel_size, b0_dir) -> np.ndarray:
+    """What a map leaves of a field, without its median since D passes no constant, (X, Y, Z)."""
+    left = field - field_inside(chi, mask, voxel_size, b0_dir)
+    return np.where(mask, left - np.median(left[mask]), 0)
+
+
+def _typical(misfit, mask) -> float:
+    """Standard deviation of a misfit in the mask, by its median absolute deviation."""
+    return max(float(median_abs_deviation(misfit[mask], scale="normal")), TINY_FIELD)
+
+
+def _cauchy(misfit, typical: float) -> np.ndarray:
+    """Weights of Cauchy's robust regression, a half at `DOUBTFUL_MISFIT` typical misfits."""
+    return 1 / (1 + (misfit / (DOUBTFUL_MISFIT * typical)) ** 2)
 
 
 def within(places, distance: float, voxel_size) -> np.ndarray:
@@ -227,12 +241,9 @@ def mend_field(
     geometry = (mask, voxel_size, b0_dir)
     sources = ndimage.binary_dilation(inside) & mask
     chi = fit_strong(chi, field, *geometry, sources=sources, trust=trust * ~inside, share=share)
-    misfit = np.where(mask, field - field_inside(chi, *geometry), 0)
-    misfit = np.where(mask, misfit - np.median(misfit[mask]), 0)  # D passes no constant
-    spread = median_abs_deviation(misfit[mask], scale="normal")
+    misfit = _misfit(chi, field, *geometry)
     beside = within(sources, BESIDE_MM, voxel_size) & mask
-    doubt = misfit[beside] / max(DOUBTFUL_MISFIT * spread, TINY_FIELD)
-    trust[beside] -= share * (1 - 1 / (1 + doubt**2))
+    trust[beside] -= share * (1 - _cauchy(misfit[beside], _typical(misfit, mask)))
     return chi, (field - misfit * (1 - trust) * mask).astype(np.float32), trust
 
 
@@ -266,8 +277,7 @@ def fit_strong(
         return field_inside(volume, *geometry)[seen].astype(float)
 
     weights = 1.0 if trust is None else np.sqrt(trust[mask])
-    left = (field - field_inside(chi, *geometry))[mask].astype(float)
-    left = weights * (left - np.median(left))  # D passes no constant
+    left = weights * _misfit(chi, field, *geometry)[mask].astype(float)
     dipole = LinearOperator(
         (left.size, int(sources.sum())),
         matvec=lambda x: weights * field_of(x, sources, mask),

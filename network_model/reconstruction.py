@@ -17,7 +17,7 @@ import numpy as np
 from scipy import ndimage
 
 from network_model.align import views_of
-from network_model.mending import Trusted, trusted_subject
+from network_model.mending import trusted_subject
 from network_model.plausibility import noise_note, scan_warnings
 from network_model.sidecar import describe, sidecar_path
 from network_model.subject import Scan, Subject, load_subject
@@ -117,13 +117,7 @@ def reconstruct(
     for line in [*subject.notes, note, *(f"warning: {w}" for w in warnings)]:
         log(line)
 
-    trusted, mended = subject, {}
-    if options.mend:
-        trusted, found = trusted_subject(subject)
-        mended, notes = _mended(found, subject)
-        warnings += notes
-        for line in notes:
-            log(f"warning: {line}")
+    trusted, mended = _trusted(subject, warnings, log) if options.mend else (subject, {})
     chi_network, chi, steps = _invert(options, trusted, log, label)
     residuals = [residual_field(subject, x) for x in (chi_network, chi)]
     values = _referenced(chi, subject.mask, reference)
@@ -148,21 +142,24 @@ def _summary(p: dict) -> str:
     )
 
 
-def _mended(found: Trusted, subject: Subject) -> tuple[dict, list[str]]:
-    """What was found untrustworthy of a field: numbers for the sidecar, and lines for the user."""
+def _trusted(subject: Subject, warnings: list[str], log) -> tuple[Subject, dict]:
+    """The scan with the field that can be trusted, and numbers for the sidecar; adds a warning."""
+    trusted, found = trusted_subject(subject)
     counts = [int(x.sum()) for x in (found.unsupported, found.noisy)]
     numbers = dict(zip(("UnsupportedVoxels", "NoisyVoxels"), counts, strict=True))
     if not counts[0]:
-        return numbers, []
+        return trusted, numbers
     patches, count = ndimage.label(subject.to_file_axes(found.unsupported), np.ones((3, 3, 3)))
     largest = np.argmax(np.bincount(patches.ravel())[1:]) + 1
     middle = np.rint(np.argwhere(patches == largest).mean(0)).astype(int).tolist()
     millilitres = counts[0] * np.prod(subject.voxel_size) / 1000
-    return numbers, [
+    warnings.append(
         f"no source explains the field in {count} patch(es) ({millilitres:.2g} ml, the largest "
         f"around voxel {tuple(middle)}), as where the phase is wrapped or signal is lost; it was "
         "left out: see the residual field, and unwrapping and mask"
-    ]
+    )
+    log(f"warning: {warnings[-1]}")
+    return trusted, numbers
 
 
 def check_weights(path) -> str:
