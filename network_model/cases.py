@@ -6,6 +6,7 @@ follows the magnitude.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,9 @@ LESIONS = (
 # Garbage of the garbage cases: patches of pure noise at the lower edge of the mask, and clusters of
 # voxels inside it that are off by 2π at 3 T and 20 ms: number, radius [mm], ppm.
 PATCHES, WRAPS = (4, 5.0, 0.2), (20, 1.6, 0.39)
+# Of the background case: an offset, and a slope in x and in z, each over half of the grid [ppm].
+# Of the case whose mask reaches beyond the field: by how much [mm].
+OFFSET, SLOPE, RIM_MM = 0.006, 0.01, 3.0
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,11 @@ def drawn_head(seed: int, shape) -> Head:
     return Head(*parts, (1.0, 1.0, 1.0))
 
 
+def simulate_drawn(seed: int, config: dict) -> Case:
+    """A head of step 0 at 1 mm as it is."""
+    return simulate(drawn_head(seed, config["shape"]), config["noise_ppm"], config["seed"])
+
+
 def lesion_case(head: Head, noise_ppm: float, seed: int) -> Case:
     """A head with lesions; their map goes along."""
     changed, where = add_lesions(head)
@@ -162,6 +171,25 @@ def add_garbage(case: Case, seed: int) -> Case:
     return Case(changed, case.truth, case.labels)
 
 
+def add_background(case: Case) -> Case:
+    """A case with an offset and a slope in its field, as background removal may leave them."""
+    subject = case.subject
+    x, _, z = (np.linspace(-1, 1, n) for n in subject.mask.shape)
+    course = OFFSET + SLOPE * x[:, None, None] - SLOPE * z
+    field = subject.field + course.astype(np.float32) * subject.mask
+    changed = make_subject(field, subject.mask, subject.voxel_size, subject.b0_dir)
+    return Case(changed, case.truth, case.labels)
+
+
+def cut_rim(case: Case) -> Case:
+    """A case whose field is zero at the mask's rim, as where the mask was not eroded with it."""
+    subject = case.subject
+    depth = ndimage.distance_transform_edt(subject.mask, sampling=subject.voxel_size)
+    field = subject.field * (depth > RIM_MM)
+    changed = make_subject(field, subject.mask, subject.voxel_size, subject.b0_dir)
+    return Case(changed, case.truth, case.labels)
+
+
 def variants(name: str, make: Callable[[], Head], config: dict) -> dict[str, Callable[[], Case]]:
     """Name → case of one head: as it is, and with one thing changed."""
     noise, seed = config["noise_ppm"], config["seed"]
@@ -189,10 +217,10 @@ def all_cases(config: dict) -> dict[str, Callable[[], Case]]:
         drawn[f"head{number}_voids"] = lambda n=number: voids_case(
             n, config["shape"], config["noise_ppm"]
         )
-        drawn[f"head{number}_garbage"] = lambda n=number: add_garbage(
-            simulate(drawn_head(n, config["shape"]), config["noise_ppm"], config["seed"]),
-            config["seed"],
-        )
+        plain = partial(simulate_drawn, number, config)
+        drawn[f"head{number}_garbage"] = lambda made=plain: add_garbage(made(), config["seed"])
+        drawn[f"head{number}_background"] = lambda made=plain: add_background(made())
+        drawn[f"head{number}_rim"] = lambda made=plain: cut_rim(made())
         # One head shows what tilt, noise and lesions do; the others how much heads differ.
         cases |= drawn if not cases else {f"head{number}": drawn[f"head{number}"]}
     folder = data / "fansi_phantom"

@@ -3,11 +3,13 @@
 A local field is D∗χ plus noise only where there was signal and where the phase was unwrapped right.
 Where that went wrong nothing need tell: the magnitude may be missing.
 
-1. `trusted_field`, before everything else. On the cone of the dipole kernel a field holds errors
-   only, so that its noise can be read off it place by place (`noise.local_noise`). Where it stands
-   out, patches that no source explains, such as noise without signal or a phase that is wrapped,
-   are told from strong sources: a source shows in the field around it, and is left alone. Noise
-   beyond the scan's usual one counts less.
+1. `trusted_field`, before everything else. Where the field is zero, as where a mask reaches beyond
+   what was measured, there is none. On the cone of the dipole kernel a field holds errors only, so
+   that its noise can be read off it place by place (`noise.local_noise`): regions of nothing but
+   noise have no field either. A slow course that no source inside explains is taken off
+   (`background`). Where noise stands out, patches that no source explains, such as a phase that is
+   wrapped, are told from strong sources: a source shows in the field around it, and is left alone.
+   Noise beyond the scan's usual one counts less.
 2. `mend_field`, in and beside strong sources, where the signal decays within a voxel.
 3. `fit_strong`: strong sources themselves, from the field.
 """
@@ -19,6 +21,7 @@ from scipy import ndimage
 from scipy.sparse.linalg import LinearOperator, lsqr
 from scipy.stats import median_abs_deviation
 
+from network_model.background import background
 from training_data.channels import TV_ITERATIONS, make_channels
 from training_data.dipole import field_inside
 from training_data.inversion import noise_weight, tv_admm
@@ -36,6 +39,11 @@ TINY_FIELD = 1e-9  # [ppm]
 # 0.0037 in the middle and 0.0095 for one in a hundred; errors below 0.005 do less harm than what
 # takes their place.
 NOISY, LEAST_NOISY = 2.0, 0.005
+# A region of noise alone: its local noise in ppm (a phase without signal has 0.05 to 0.11), over
+# that of the quietest, and, since it blurs, over its own 90th percentile; and its volume, blur
+# included. A source of a millilitre may hold noise, too, and be seen by nothing but that.
+SILENT, SILENT_OVER, SILENT_EDGE, SILENT_ML = 0.03, 6.0, 0.7, 3.0
+FEW_ZEROS = 0.01  # of the mask, here and there, in a field that is not stored in coarse steps
 LEAK = 0.05  # what a strong source leaves on the cone, over its field: up to 0.035 for spheres
 # A patch is unsupported where the field of all else explains less of it than this share of its
 # power (noise and wraps at most 0.04, lesions and veins 0.08 to 0.8), and misses it by so many
@@ -52,22 +60,26 @@ class Trusted:
 
     Attributes:
         field: (X, Y, Z) float32 [ppm].
+        missing: voxels without a field: zero, or noise alone, (X, Y, Z) bool.
         unsupported: voxels of patches that no source explains, (X, Y, Z) bool.
         noisy: voxels whose noise stands out, (X, Y, Z) bool.
+        background: what was taken off, (X, Y, Z) float32 [ppm]; see `background.background`.
     """
 
     field: np.ndarray
+    missing: np.ndarray
     unsupported: np.ndarray
     noisy: np.ndarray
+    background: np.ndarray
 
 
 def trusted_field(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> Trusted:
-    """A field without the patches that no source explains, and with its noisy places damped.
+    """A field without background, holes and patches that no source explains, noisy places damped.
 
     What total variation makes of the rest of the field takes their place, w·field + (1 − w)·D∗χ:
-    w = 0 in patches that are not supported, Cauchy's weights of the misfit up to `PATCH_EDGE_MM`
-    around them, and (usual noise/local noise)² where that stands out, but not beside strong
-    sources, which `mend_field` knows more of.
+    w = 0 where the field is missing or not supported, Cauchy's weights of the misfit up to
+    `PATCH_EDGE_MM` around, and (usual noise/local noise)² where that stands out, but not beside
+    strong sources, which `mend_field` knows more of.
 
     Args:
         field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
@@ -77,13 +89,20 @@ def trusted_field(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> Trusted:
         the field, the very array that was given where nothing stands out, and where it changed.
     """
     geometry = (mask, voxel_size, b0_dir)
-    nothing = np.zeros(mask.shape, bool)
-    excess = excess_noise(field, *geometry)
+    missing = missing_field(field, *geometry)
+    course = background(field, mask & ~missing, voxel_size, b0_dir)
+    measured = (field - course * mask).astype(np.float32) if course.any() else field
+    found, unsupported = measured, np.zeros(mask.shape, bool)
+    if missing.any():
+        noise = estimate_noise(measured, mask & ~missing, voxel_size, b0_dir)
+        misfit = _misfit_of_tv(measured, (mask & ~missing).astype(np.float32), noise, *geometry)
+        found = _left_out(measured, misfit, missing, mask, voxel_size)
+    excess = excess_noise(found, *geometry)
     if not (excess > 1).any():
-        return Trusted(field, nothing, nothing)
-    found, unsupported = field, nothing
+        return Trusted(found, missing, unsupported, unsupported, course)
     for _ in range(ROUNDS):
-        new, sources, changed = _without_unsupported(found, field, *geometry, unsupported)
+        known = missing | unsupported
+        new, sources, changed = _without_unsupported(found, measured, *geometry, known)
         if not new.any():
             break
         found, unsupported = changed, unsupported | new
@@ -95,7 +114,7 @@ def trusted_field(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> Trusted:
         weight = (mask / np.maximum(excess, 1)).astype(np.float32)
         misfit = _misfit_of_tv(found, weight, estimate_noise(found, *geometry), *geometry)
         found = (found - misfit * (1 - weight**2) * mask).astype(np.float32)
-    return Trusted(found, unsupported, noisy)
+    return Trusted(found, missing, unsupported, noisy, course)
 
 
 def trusted_subject(subject) -> tuple:
@@ -103,6 +122,35 @@ def trusted_subject(subject) -> tuple:
     geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
     found = trusted_field(subject.field, *geometry)
     return dataclasses.replace(subject, field=found.field), found
+
+
+def missing_field(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> np.ndarray:
+    """Voxels of the mask that have no field, (X, Y, Z) bool.
+
+    Where it is zero in a voxel and all around it, and in regions of nothing but noise (`SILENT`).
+
+    Args:
+        field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
+        voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
+    """
+    around, zero = np.ones((3, 3, 3)), (field == 0) & mask
+    empty = ndimage.binary_opening(zero | ~mask, around) & zero
+    if (zero & ~empty).sum() > FEW_ZEROS * mask.sum():  # stored in coarse steps
+        empty = ndimage.binary_opening(zero, around)
+    if empty[mask].all():
+        return np.zeros(mask.shape, bool)
+    noise = local_noise(field, mask & ~empty, voxel_size, b0_dir)
+    loud = noise > max(SILENT, SILENT_OVER * float(np.percentile(noise[mask & ~empty], 5)))
+    regions, _ = ndimage.label(loud, around)
+    for number, box in enumerate(ndimage.find_objects(regions), 1):
+        region = regions[box] == number
+        edge = SILENT_EDGE * np.percentile(noise[box][region], 90)
+        loud[box] &= ~region | (noise[box] > edge)
+    regions, _ = ndimage.label(loud, around)
+    large = np.bincount(regions.ravel()) * np.prod(voxel_size) > 1000 * SILENT_ML
+    large[0] = False
+    empty |= large[regions]
+    return empty
 
 
 def excess_noise(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> np.ndarray:
@@ -147,11 +195,19 @@ def _without_unsupported(found, field, mask, voxel_size, b0_dir, known):
     )
     bad = (missed > (1 - UNSUPPORTED) * power) & (missed > size * (MISSED * typical) ** 2)
     new = np.isin(patches, numbers[bad])
-    doubtful = within(new | known, PATCH_EDGE_MM, voxel_size) & mask
+    return new & ~known, strong & ~new, _left_out(field, misfit, new | known, mask, voxel_size)
+
+
+def _left_out(field, misfit, gone, mask, voxel_size):
+    """A field with what explains the rest of it in place of the voxels `gone`, (X, Y, Z) float32.
+
+    Up to `PATCH_EDGE_MM` from them it counts the less the less it is explained.
+    """
+    doubtful = within(gone, PATCH_EDGE_MM, voxel_size) & mask
     weight = np.ones(mask.shape, np.float32)
-    weight[doubtful] = _cauchy(misfit[doubtful], typical)
-    weight[new | known] = 0
-    return new & ~known, strong & ~new, (field - misfit * (1 - weight) * mask).astype(np.float32)
+    weight[doubtful] = _cauchy(misfit[doubtful], _typical(misfit, mask & ~gone))
+    weight[gone] = 0
+    return (field - misfit * (1 - weight) * mask).astype(np.float32)
 
 
 def _misfit_of_tv(field, weight, noise, mask, voxel_size, b0_dir) -> np.ndarray:

@@ -73,7 +73,8 @@ class Result:
         subject: the scan.
         chi: final map, referenced.
         chi_network: the plain network's map, before fine-tuning, refinement and reference.
-        residual: field − D ∗ χ of the final map; residual_network: of the plain network's.
+        residual: field − D ∗ χ of the final map, without background that was taken off;
+            residual_network: of the plain network's.
         parameters: content of the map's JSON sidecar.
         warnings: what the user ought to look at.
         labels: (X, Y, Z) int regions, or None.
@@ -112,14 +113,17 @@ def reconstruct(
     )
     reference = _reference_mask(options.reference, subject)
     labels = _labels(options.labels_file, subject)
-    sigma, note = noise_note(subject)
-    warnings = subject.warnings + scan_warnings(subject)
+    trusted, course, mended, doubts = subject, 0, {}, []
+    if options.mend:
+        trusted, course, mended, doubts = _trusted(subject)
+    local = dataclasses.replace(subject, field=subject.field - course)
+    sigma, note = noise_note(local)
+    warnings = subject.warnings + scan_warnings(local) + doubts
     for line in [*subject.notes, note, *(f"warning: {w}" for w in warnings)]:
         log(line)
 
-    trusted, mended = _trusted(subject, warnings, log) if options.mend else (subject, {})
     chi_network, chi, steps = _invert(options, trusted, log, label)
-    residuals = [residual_field(subject, x) for x in (chi_network, chi)]
+    residuals = [residual_field(local, x) for x in (chi_network, chi)]
     values = _referenced(chi, subject.mask, reference)
     parameters = describe(options, subject, digest, steps) | values | mended | {
         "NoiseEstimate_ppm": sigma,
@@ -142,24 +146,44 @@ def _summary(p: dict) -> str:
     )
 
 
-def _trusted(subject: Subject, warnings: list[str], log) -> tuple[Subject, dict]:
-    """The scan with the field that can be trusted, and numbers for the sidecar; adds a warning."""
+def _trusted(subject: Subject):
+    """The scan with the field that can be trusted, what was taken off it as background [ppm],
+    numbers for the sidecar, and warnings."""
     trusted, found = trusted_subject(subject)
-    counts = [int(x.sum()) for x in (found.unsupported, found.noisy)]
-    numbers = dict(zip(("UnsupportedVoxels", "NoisyVoxels"), counts, strict=True))
-    if not counts[0]:
-        return trusted, numbers
-    patches, count = ndimage.label(subject.to_file_axes(found.unsupported), np.ones((3, 3, 3)))
+    course = found.background * subject.mask
+    numbers = {
+        "BackgroundRemoved_ppm": _rms(course, subject.mask),
+        "MissingVoxels": int(found.missing.sum()),
+        "UnsupportedVoxels": int(found.unsupported.sum()),
+        "NoisyVoxels": int(found.noisy.sum()),
+    }
+    warnings = []
+    if numbers["BackgroundRemoved_ppm"]:
+        warnings.append(
+            f"an offset or slow course of {numbers['BackgroundRemoved_ppm']:.2g} ppm, which no "
+            "source inside the mask explains, was taken off the field: see background removal"
+        )
+    if found.missing.any():
+        warnings.append(
+            f"no field in {_places(found.missing, subject)} of the mask: it is zero there, or noise"
+            " alone; χ there is a guess from the field around it: see the mask"
+        )
+    if found.unsupported.any():
+        warnings.append(
+            f"no source explains the field in {_places(found.unsupported, subject)}, as where the "
+            "phase is wrapped or signal is lost; it was left out: see the residual field, and "
+            "unwrapping and mask"
+        )
+    return trusted, course, numbers, warnings
+
+
+def _places(where, subject: Subject) -> str:
+    """How many patches, how much in all, and the middle of the largest in voxels of the file."""
+    patches, count = ndimage.label(subject.to_file_axes(where), np.ones((3, 3, 3)))
     largest = np.argmax(np.bincount(patches.ravel())[1:]) + 1
     middle = np.rint(np.argwhere(patches == largest).mean(0)).astype(int).tolist()
-    millilitres = counts[0] * np.prod(subject.voxel_size) / 1000
-    warnings.append(
-        f"no source explains the field in {count} patch(es) ({millilitres:.2g} ml, the largest "
-        f"around voxel {tuple(middle)}), as where the phase is wrapped or signal is lost; it was "
-        "left out: see the residual field, and unwrapping and mask"
-    )
-    log(f"warning: {warnings[-1]}")
-    return trusted, numbers
+    millilitres = where.sum() * np.prod(subject.voxel_size) / 1000
+    return f"{count} patch(es) ({millilitres:.2g} ml, the largest around voxel {tuple(middle)})"
 
 
 def check_weights(path) -> str:

@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from network_model.mending import (
     excess_noise,
+    missing_field,
     strong_sources,
     trusted_field,
     trusted_subject,
@@ -80,8 +81,8 @@ def test_sound_field_is_given_back_as_it_is(head):
     _, field, mask = head
     found = trusted_field(field, mask, *GEOMETRY)
     assert found.field is field
-    assert not found.unsupported.any()
-    assert not found.noisy.any()
+    assert not (found.missing | found.unsupported | found.noisy).any()
+    assert not found.background.any()
 
 
 @pytest.mark.parametrize("spoil", [noise_patch, wrap])
@@ -89,8 +90,9 @@ def test_field_without_a_source_is_left_out(head, spoil):
     chi, field, mask = head
     wrong, where = spoil(mask)
     found = trusted_field(field + wrong, mask, *GEOMETRY)
-    assert found.unsupported[where].mean() > 0.8
-    assert not found.unsupported[~within(where, 8.0, VOXEL)].any()
+    gone = found.unsupported | found.missing
+    assert gone[where].mean() > 0.8
+    assert not gone[~within(where, 8.0, VOXEL)].any()
     # What takes its place is closer to the sound field by far, and nothing else has moved much.
     off = np.abs(found.field - field)
     assert off[where].mean() < 0.15 * np.abs(wrong[where]).mean()
@@ -98,6 +100,57 @@ def test_field_without_a_source_is_left_out(head, spoil):
     assert off[far].max() < 0.02
     errors = [tv_error(x, chi, mask, where) for x in (field, field + wrong, found.field)]
     assert errors[2] < errors[0] + 0.2 * (errors[1] - errors[0])
+
+
+def brain_and_rim(mask):
+    """The mask without its outer 4 mm, and those."""
+    brain = ndimage.distance_transform_edt(mask, sampling=VOXEL) > 4
+    return brain, mask & ~brain
+
+
+def test_field_that_ends_before_the_mask_goes_on(head):
+    """As where a mask is not eroded with the field: zero at the rim is no field."""
+    chi, field, mask = head
+    brain, rim = brain_and_rim(mask)
+    found = trusted_field(field * brain, mask, *GEOMETRY)
+    assert found.missing[rim].mean() > 0.95
+    assert not found.missing[brain].any()
+    errors = [tv_error(x, chi, mask, rim) for x in (field, field * brain, found.field)]
+    assert errors[2] < errors[0] + 0.6 * (errors[1] - errors[0])
+    np.testing.assert_allclose(found.field[brain], field[brain], atol=0.02)
+
+
+def test_noise_around_the_brain_is_no_field(head):
+    """As where a mask takes in skull or air."""
+    chi, field, mask = head
+    brain, rim = brain_and_rim(mask)
+    noise = np.random.default_rng(5).normal(0, 0.1, SHAPE).astype(np.float32)
+    spoilt = np.where(rim, noise, field)
+    found = trusted_field(spoilt, mask, *GEOMETRY)
+    assert (found.missing | found.unsupported)[rim].mean() > 0.45
+    assert found.missing[brain].mean() < 0.2
+    errors = [tv_error(x, chi, mask, rim) for x in (field, spoilt, found.field)]
+    assert errors[2] < errors[0] + 0.6 * (errors[1] - errors[0])
+
+
+def test_fields_with_zeros_here_and_there_have_no_holes(head):
+    """Stored in steps of 0.005 ppm, half of a field is zero, and it is measured all the same."""
+    _, field, mask = head
+    coarse = (np.rint(field / 0.005) * 0.005).astype(np.float32)
+    assert (coarse == 0)[mask].mean() > 0.2
+    assert missing_field(coarse, mask, *GEOMETRY).mean() < 1e-4
+    assert not missing_field(np.zeros(SHAPE, np.float32), mask, *GEOMETRY).any()
+
+
+def test_offset_is_taken_off_before_anything_is_judged(head):
+    _, field, mask = head
+    wrong, _ = noise_patch(mask)
+    plain = trusted_field(field + wrong, mask, *GEOMETRY)
+    shifted = trusted_field(field + wrong + np.float32(0.05) * mask, mask, *GEOMETRY)
+    assert shifted.background[mask].mean() == pytest.approx(0.05, abs=5e-4)
+    difference = (shifted.field - plain.field)[mask]
+    assert np.abs(difference - difference.mean()).mean() < 5e-4
+    assert abs(difference.mean()) < 5e-4
 
 
 def test_field_of_a_mistaken_unit_is_left_as_it_is(head):
@@ -122,8 +175,9 @@ def test_source_stays_where_a_patch_is_left_out(head):
     added, source = lesion(mask)
     wrong, patch = noise_patch(mask)
     found = trusted_field(field + added + wrong, mask, *GEOMETRY)
-    assert found.unsupported[patch].mean() > 0.8
-    assert not found.unsupported[source].any()
+    gone = found.unsupported | found.missing
+    assert gone[patch].mean() > 0.8
+    assert not gone[source].any()
     np.testing.assert_array_equal(found.field[source], (field + added)[source])
 
 
