@@ -15,7 +15,8 @@ A scan tells whether its field's errors are white or structured (`structured_sha
 4. Strong sources are fitted to the field, voxel by voxel (`fit_strong`): they are few, what they
    leave of the field is far above the noise, and a prior of 0.1 ppm is none for a haemorrhage.
    In and beside them the signal is weak and its phase changes within a voxel, so that the field is
-   not D∗χ: all steps take it there as far as the sources explain it (`mend_field`).
+   not D∗χ: all steps take it there as far as the sources explain it (`mend_field`), and a source
+   whose own field is not its own is not fitted to it.
 5. On demand (`iterations`): argmin ½‖W·(D∗χ − field)‖² + α·Σ|∇χ| + ½·μ·‖χ − map‖² by ADMM on
    FFTs, linear or nonlinear, with magnitude weights and α from the noise (`tv_admm`).
 
@@ -105,7 +106,7 @@ def refine(
     if structured is None:
         structured = structured_share(*measured)
     sources = strong_sources(chi, mask, strong)
-    chi, field, trust = mend_field(chi, *measured, strong=strong, share=1 - structured)
+    chi, field, trust, sound = mend_field(chi, *measured, strong=strong, share=1 - structured)
     geometry = (field, *measured[1:])
     noise = estimate_noise(*geometry)
     if guided_share and (white := (1 - structured) ** WHITE_POWER) > NEXT_TO_NOTHING:
@@ -114,7 +115,7 @@ def refine(
     if wiener_share and structured > 0:
         chi += np.float32(wiener_share * structured) * ~sources * (wiener(*geometry) - chi)
     chi = data_step(chi, *geometry, prior_error=prior_error, structured=structured)
-    chi = fit_strong(chi, *measured, sources=sources, trust=trust, share=1 - structured)
+    chi = fit_strong(chi, *measured, sources=sources, trust=trust, share=sound)
     if iterations:
         chi = tv_admm(
             *geometry, weight_share * noise_weight(noise), magnitude=magnitude, nonlinear=nonlinear,
@@ -140,8 +141,10 @@ def guided_mean(
     Returns:
         χ, (X, Y, Z) float32 [ppm], zero outside the mask.
     """
-    share = min(share * float(chi[mask].std()) / max(noise, 1e-9), MOST_GUIDED)
-    share = min(share * np.interp(flatness(chi, mask), FLAT, (1, MORE_IF_FLAT)), 1)
+    # Strong sources are not what the share was made for, and tell nothing of the texture.
+    tissue = mask & ~strong_sources(chi, mask)
+    share = min(share * float(chi[tissue].std()) / max(noise, 1e-9), MOST_GUIDED)
+    share = min(share * np.interp(flatness(chi, tissue), FLAT, (1, MORE_IF_FLAT)), 1)
     if share == 0:
         return chi
     sparse, corrected = guided_variations(

@@ -140,8 +140,9 @@ def test_field_in_a_void_is_taken_as_the_map_explains_it(void, bleeding):
     clean = bleeding[1]
     sources = strong_sources(chi, mask)
     damped = np.where(source, 0.9 * chi, chi).astype(np.float32)
-    fitted, mended, trust = mend_field(damped, field, mask, VOXEL, B0)
-    assert fitted[source].mean() == pytest.approx(chi[source].mean(), rel=0.02)
+    kept, mended, trust, sound = mend_field(damped, field, mask, VOXEL, B0)
+    assert not sound.any()
+    np.testing.assert_array_equal(kept, damped)
     assert np.abs(mended - clean)[source].max() < 0.02 * np.abs(field - clean)[source].max()
     assert trust[source].mean() < 0.05
     assert trust[mask & ~sources].mean() > 0.9
@@ -153,7 +154,7 @@ def test_field_far_from_strong_sources_is_never_mended(void):
     corner = tuple(np.argwhere(mask)[0])
     wrong = field.copy()
     wrong[corner] += 1
-    _, mended, trust = mend_field(chi, wrong, mask, VOXEL, B0)
+    _, mended, trust, _ = mend_field(chi, wrong, mask, VOXEL, B0)
     far = ndimage.distance_transform_edt(~source, sampling=VOXEL) > 10
     assert far[corner]
     np.testing.assert_array_equal(mended[far], wrong[far])
@@ -163,7 +164,7 @@ def test_field_far_from_strong_sources_is_never_mended(void):
 
 def test_structured_errors_put_no_field_in_doubt(void):
     chi, field, mask, _ = void
-    fitted, kept, trust = mend_field(chi, field, mask, VOXEL, B0, share=0.0)
+    fitted, kept, trust, _ = mend_field(chi, field, mask, VOXEL, B0, share=0.0)
     assert fitted is chi
     assert kept is field
     np.testing.assert_array_equal(trust, mask)
@@ -174,8 +175,28 @@ def test_structured_errors_put_no_field_in_doubt(void):
 def test_field_of_a_source_that_the_map_damps_is_left_alone(bleeding):
     chi, field, mask, source = bleeding
     damped = np.where(source, 0.8 * chi, chi).astype(np.float32)
-    _, mended, _ = mend_field(damped, field, mask, VOXEL, B0)
+    _, mended, _, _ = mend_field(damped, field, mask, VOXEL, B0)
     assert np.abs(mended - field).max() < 0.05 * np.abs(field[source]).max()
+
+
+def test_source_is_sound_if_it_explains_its_own_field(void, bleeding):
+    chi, spoilt, mask, source = void
+    damped = np.where(source, 0.8 * chi, chi).astype(np.float32)
+    fitted, _, _, sound = mend_field(damped, bleeding[1], mask, VOXEL, B0)
+    assert (sound[source] == 1).all()
+    assert not sound[~strong_sources(damped, mask)].any()
+    assert fitted[source].mean() == pytest.approx(chi[source].mean(), rel=0.02)
+    half = mend_field(damped, bleeding[1], mask, VOXEL, B0, share=0.5)
+    np.testing.assert_array_equal(half.sound, 0.5 * sound)
+    # By voxel or for all: the same fit.
+    sources = strong_sources(damped, mask)
+    everywhere, nowhere = (
+        fit_strong(damped, spoilt, mask, VOXEL, B0, sources=sources, share=x)
+        for x in (0.3, np.where(source, 0, 0.3))
+    )
+    np.testing.assert_array_equal(nowhere[source], damped[source])
+    rest = sources & ~source
+    np.testing.assert_array_equal(nowhere[rest], everywhere[rest])
 
 
 def test_reference_of_a_field_moves_no_strong_source(void):
