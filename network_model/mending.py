@@ -50,10 +50,11 @@ NOISY, LEAST_NOISY = 2.0, 0.005
 SILENT, SILENT_OVER, SILENT_EDGE, SILENT_ML = 0.03, 6.0, 0.7, 3.0
 FEW_ZEROS = 0.01  # of the mask, here and there, in a field that is not stored in coarse steps
 LEAK = 0.05  # what a strong source leaves on the cone, over its field: up to 0.035 for spheres
-# A patch is unsupported where the field of all else explains less of it than this share of its
-# power (noise and wraps at most 0.04, lesions and veins 0.08 to 0.8), and misses it by so many
-# typical misfits.
-UNSUPPORTED, MISSED = 0.06, 10.0
+# A patch is unsupported where the field of all else explains less of its own than this share of its
+# power, misses it by so many typical misfits, and calls for less than this share of the χ that its
+# own field seems to show. Noise and wraps: at most 0.09 of the power and 0.15 of χ; lesions and
+# voids at least 0.1 and 0.44.
+UNSUPPORTED, MISSED, CALLED_FOR = 0.12, 10.0, 0.3
 TOO_MANY = 0.2  # share of the mask in strong sources from which nothing is left to judge them by
 ROUNDS = 2  # what a large patch hides shows when it is gone
 PATCH_EDGE_MM = 3.0  # how far around an unsupported patch the field is in doubt
@@ -189,17 +190,25 @@ def _without_unsupported(found, field, mask, voxel_size, b0_dir, known):
     strong = strong_sources(tv, mask)
     if not 0 < strong[mask].mean() < TOO_MANY:
         return np.zeros_like(strong), strong, found
-    noise = estimate_noise(found, *geometry)
-    misfit = _misfit_of_tv(field, (mask & ~(strong | known)).astype(np.float32), noise, *geometry)
+    weight = (mask & ~(strong | known)).astype(np.float32)
+    without = _tv(field, weight, estimate_noise(found, *geometry), *geometry)
+    misfit = _misfit(without, field, *geometry)
     typical = _typical(misfit, mask)
+    seen, called_for = (
+        np.where(strong_voxels(tv, mask), x - np.median(x[mask]), 0) for x in (tv, without)
+    )
     patches, count = ndimage.label(strong, np.ones((3, 3, 3)))
     numbers = np.arange(1, count + 1)
-    size, power, missed = (
+    size, power, missed, own, common = (
         ndimage.sum_labels(x, patches, numbers)
-        for x in (strong, (field - np.median(field[mask])) ** 2, misfit**2)
-    )
+        for x in (
+            strong, (field - np.median(field[mask])) ** 2, misfit**2, seen**2, seen * called_for,
+        )
+    )  # fmt: skip
     bad = (missed > (1 - UNSUPPORTED) * power) & (missed > size * (MISSED * typical) ** 2)
+    bad &= common < CALLED_FOR * own
     new = np.isin(patches, numbers[bad])
+    new |= within(new, PATCH_EDGE_MM, voxel_size) & (np.abs(misfit) > MISSED * typical) & ~strong
     return new & ~known, strong & ~new, _left_out(field, misfit, new | known, mask, voxel_size)
 
 
@@ -215,13 +224,18 @@ def _left_out(field, misfit, gone, mask, voxel_size):
     return (field - misfit * (1 - weight) * mask).astype(np.float32)
 
 
+def _tv(field, weight, noise, mask, voxel_size, b0_dir) -> np.ndarray:
+    """Total variation with data weights, (X, Y, Z) [ppm]."""
+    weight_of_tv = noise_weight(noise)
+    return tv_admm(
+        field, mask, voxel_size, b0_dir, weight_of_tv, magnitude=weight, iterations=TV_ITERATIONS
+    )  # fmt: skip
+
+
 def _misfit_of_tv(field, weight, noise, mask, voxel_size, b0_dir) -> np.ndarray:
     """What total variation with data weights leaves of a field, without its median, (X, Y, Z)."""
     geometry = (mask, voxel_size, b0_dir)
-    chi = tv_admm(
-        field, *geometry, noise_weight(noise), magnitude=weight, iterations=TV_ITERATIONS
-    )  # fmt: skip
-    return _misfit(chi, field, *geometry)
+    return _misfit(_tv(field, weight, noise, *geometry), field, *geometry)
 
 
 def _misfit(chi, field, mask, voxel_size, b0_dir) -> np.ndarray:
