@@ -15,9 +15,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from network_model.mending import mend_field
 from network_model.refine import data_step, guided_variations, structured_share
 from network_model.scaling import CHI_SCALE, network_input
+from network_model.strong import mend_field
 from network_model.unet import grid_multiple, load_network, read_spec
 from training_data.channels import FIRST, GUIDED, TV_ITERATIONS, make_channels
 from training_data.noise import estimate_noise

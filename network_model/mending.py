@@ -3,43 +3,34 @@
 A local field is D∗χ plus noise only where there was signal and where the phase was unwrapped right.
 Where that went wrong nothing need tell: the magnitude may be missing.
 
-1. `trusted_field`, before everything else. Where the field is zero, as where a mask reaches beyond
-   what was measured, there is none. On the cone of the dipole kernel a field holds errors only, so
-   that its noise can be read off it place by place (`noise.local_noise`): regions of nothing but
-   noise have no field either. A slow course that no source inside explains is taken off
-   (`background`). Where noise stands out, patches that no source explains, such as a phase that is
-   wrapped, are told from strong sources: a source shows in the field around it, and is left alone.
-   Noise beyond the scan's usual one counts less.
-2. `mend_field`, in and beside strong sources, where the signal decays within a voxel.
-3. `fit_strong`: strong sources themselves, from the field.
+Where the field is zero, as where a mask reaches beyond what was measured, there is none. On the
+cone of the dipole kernel a field holds errors only, so that its noise can be read off it place by
+place (`noise.local_noise`): regions of nothing but noise have no field either. A slow course that
+no source inside explains is taken off (`background`). Where noise stands out, patches that no
+source explains, such as a phase that is wrapped, are told from strong sources: a source shows in
+the field around it, and is left alone (`strong` knows more of it). Noise beyond the scan's usual
+one counts less.
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
-from scipy.sparse.linalg import LinearOperator, lsqr
-from scipy.stats import median_abs_deviation
 
 from network_model.background import background
-from training_data.channels import TV_ITERATIONS, make_channels
-from training_data.dipole import field_inside
+from network_model.strong import (
+    BESIDE_MM,
+    cauchy_weight,
+    misfit_of,
+    strong_sources,
+    strong_voxels,
+    typical_misfit,
+    within,
+)
+from training_data.channels import TV_ITERATIONS
 from training_data.inversion import noise_weight, tv_admm
 from training_data.noise import estimate_noise, local_noise, local_rms
-from training_data.volume import bounding_box
 
-# |χ| of a strong source [ppm]: iron in deep nuclei has 0.2, veins 0.3 to 0.4.
-STRONG = 0.4
-STRONG_ITERATIONS = 4
-BESIDE_MM = 6.0  # how far from a strong source its field may be in doubt
-# Misfit that halves a voxel's weight there, over the scan's typical one.
-DOUBTFUL_MISFIT = 5.0
-# Share of the power of a source's own field, noise apart, that a fit may leave unexplained: up to
-# the first it is made, from the second on not. Clean lesions have 0.001 to 0.006, those whose
-# signal has decayed 0.014 to 0.05.
-UNSOUND = (0.006, 0.012)
-TINY_FIELD = 1e-9  # [ppm]
 # From where on local noise stands out: over its median, and in ppm. The measured field of 2016 has
 # 0.0037 in the middle and 0.0095 for one in a hundred; errors below 0.005 do less harm than what
 # takes their place.
@@ -85,7 +76,7 @@ def trusted_field(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> Trusted:
     What total variation makes of the rest of the field takes their place, w·field + (1 − w)·D∗χ:
     w = 0 where the field is missing or not supported, Cauchy's weights of the misfit up to
     `PATCH_EDGE_MM` around, and (usual noise/local noise)² where that stands out, but not beside
-    strong sources, which `mend_field` knows more of.
+    strong sources, which `strong.mend_field` knows more of.
 
     Args:
         field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
@@ -186,14 +177,17 @@ def _without_unsupported(found, field, mask, voxel_size, b0_dir, known):
         all unsupported ones.
     """
     geometry = (mask, voxel_size, b0_dir)
-    tv = make_channels(found, *geometry, ["tv"])["tv"]
+    # Garbage raises the noise of the whole, and total variation would no longer show it.
+    usual = float(np.median(local_noise(found, *geometry)[mask]))
+    noise = min(estimate_noise(found, *geometry), NOISY * usual)
+    tv = _tv(found, mask.astype(np.float32), noise, *geometry)
     strong = strong_sources(tv, mask)
     if not 0 < strong[mask].mean() < TOO_MANY:
         return np.zeros_like(strong), strong, found
     weight = (mask & ~(strong | known)).astype(np.float32)
-    without = _tv(field, weight, estimate_noise(found, *geometry), *geometry)
-    misfit = _misfit(without, field, *geometry)
-    typical = _typical(misfit, mask)
+    without = _tv(field, weight, noise, *geometry)
+    misfit = misfit_of(without, field, *geometry)
+    typical = typical_misfit(misfit, mask)
     seen, called_for = (
         np.where(strong_voxels(tv, mask), x - np.median(x[mask]), 0) for x in (tv, without)
     )
@@ -219,7 +213,7 @@ def _left_out(field, misfit, gone, mask, voxel_size):
     """
     doubtful = within(gone, PATCH_EDGE_MM, voxel_size) & mask
     weight = np.ones(mask.shape, np.float32)
-    weight[doubtful] = _cauchy(misfit[doubtful], _typical(misfit, mask & ~gone))
+    weight[doubtful] = cauchy_weight(misfit[doubtful], typical_misfit(misfit, mask & ~gone))
     weight[gone] = 0
     return (field - misfit * (1 - weight) * mask).astype(np.float32)
 
@@ -235,165 +229,4 @@ def _tv(field, weight, noise, mask, voxel_size, b0_dir) -> np.ndarray:
 def _misfit_of_tv(field, weight, noise, mask, voxel_size, b0_dir) -> np.ndarray:
     """What total variation with data weights leaves of a field, without its median, (X, Y, Z)."""
     geometry = (mask, voxel_size, b0_dir)
-    return _misfit(_tv(field, weight, noise, *geometry), field, *geometry)
-
-
-def _misfit(chi, field, mask, voxel_size, b0_dir) -> np.ndarray:
-    """What a map leaves of a field, without its median since D passes no constant, (X, Y, Z)."""
-    left = field - field_inside(chi, mask, voxel_size, b0_dir)
-    return np.where(mask, left - np.median(left[mask]), 0)
-
-
-def _typical(misfit, mask) -> float:
-    """Standard deviation of a misfit in the mask, by its median absolute deviation."""
-    return max(float(median_abs_deviation(misfit[mask], scale="normal")), TINY_FIELD)
-
-
-def _cauchy(misfit, typical: float) -> np.ndarray:
-    """Weights of Cauchy's robust regression, a half at `DOUBTFUL_MISFIT` typical misfits."""
-    return 1 / (1 + (misfit / (DOUBTFUL_MISFIT * typical)) ** 2)
-
-
-def within(places, distance: float, voxel_size) -> np.ndarray:
-    """Voxels at most `distance` [mm] from any of `places` (X, Y, Z) bool; none where none is."""
-    near = np.zeros(places.shape, bool)
-    if places.any():
-        margin = [int(distance / v) + 1 for v in voxel_size]
-        box = tuple(
-            slice(max(s.start - m, 0), s.stop + m)
-            for s, m in zip(bounding_box(places), margin, strict=True)
-        )
-        far = ndimage.distance_transform_edt(~places[box], sampling=voxel_size)
-        near[box] = far <= distance
-    return near
-
-
-def strong_voxels(chi, mask, least: float = STRONG) -> np.ndarray:
-    """Voxels where χ is over `least` [ppm] from its median in the mask.
-
-    Args:
-        chi: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
-
-    Returns:
-        (X, Y, Z) bool, inside the mask.
-    """
-    return (np.abs(chi - np.median(chi[mask])) > least) & mask
-
-
-def strong_sources(chi, mask, least: float = STRONG) -> np.ndarray:
-    """The `strong_voxels` and their neighbours inside the mask, (X, Y, Z) bool."""
-    return ndimage.binary_dilation(strong_voxels(chi, mask, least)) & mask
-
-
-class Mended(NamedTuple):
-    """A map and a field after `mend_field`; volumes (X, Y, Z) float32.
-
-    Attributes:
-        chi: the map with the sources fitted that are sound [ppm].
-        field: mended field [ppm].
-        trust: weights of the field, 0 to 1 in the mask.
-        sound: share of the fit that is made, 0 to 1, the larger the more the field in a strong
-            source is its own; zero elsewhere.
-    """
-
-    chi: np.ndarray
-    field: np.ndarray
-    trust: np.ndarray
-    sound: np.ndarray
-
-
-def mend_field(
-    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, strong: float = STRONG, share=1.0
-) -> Mended:
-    """A field that is taken in and beside strong sources as far as they explain it.
-
-    The sources are fitted to the field around them first (`fit_strong`): what is measured inside
-    of them, where the signal has decayed, counts only if it agrees. Then the weights of Cauchy's
-    robust regression, w = 1/(1 + (misfit/(5·sd))²), with the sd of the misfit in the whole mask
-    from its median absolute deviation; D∗χ + w·misfit takes the field's place. MEDI weighs data
-    down by their misfit for the same reason (Liu 2013, doi:10.1002/mrm.24272), but everywhere:
-    veins and edges lose by that.
-
-    Args:
-        chi: map, (X, Y, Z) [ppm], zero outside the mask.
-        field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
-        voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
-        strong: see `strong_voxels`; the field is changed up to `BESIDE_MM` from such sources.
-        share: of all changes that is made, 0 to 1: the white share of the errors, since structured
-            ones put every misfit in doubt.
-
-    Returns:
-        all as given, and trusted, where there is no strong source.
-    """
-    trust = mask.astype(np.float32)
-    inside = strong_voxels(chi, mask, strong)
-    if share <= 0 or not inside.any():
-        return Mended(chi, field, trust, np.zeros_like(trust))
-    geometry = (mask, voxel_size, b0_dir)
-    sources = ndimage.binary_dilation(inside) & mask
-    fitted = fit_strong(chi, field, *geometry, sources=sources, trust=trust * ~inside)
-    misfit = _misfit(fitted, field, *geometry)
-    typical = _typical(misfit, mask)
-    beside = within(sources, BESIDE_MM, voxel_size) & mask
-    trust[beside] -= share * (1 - _cauchy(misfit[beside], typical))
-    sound = share * _soundness(misfit, field - np.median(field[mask]), sources, typical)
-    mended = (field - misfit * (1 - trust) * mask).astype(np.float32)
-    return Mended(chi + sound * (fitted - chi), mended, trust, sound)
-
-
-def _soundness(misfit, field, sources, typical: float) -> np.ndarray:
-    """How far the field in strong sources is theirs, 0 to 1, patch by patch (`UNSOUND`).
-
-    Args:
-        misfit, field: (X, Y, Z) [ppm]; sources: (X, Y, Z) bool; typical: misfit elsewhere [ppm].
-    """
-    patches, count = ndimage.label(sources, np.ones((3, 3, 3)))
-    numbers = np.arange(1, count + 1)
-    left, power = (ndimage.sum_labels(x, patches, numbers) for x in (misfit**2, field**2))
-    left -= ndimage.sum_labels(sources, patches, numbers) * typical**2
-    share = np.r_[0, np.maximum(left, 0) / np.maximum(power, TINY_FIELD**2)]
-    return (np.interp(share, UNSOUND, (1, 0))[patches] * sources).astype(np.float32)
-
-
-def fit_strong(
-    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, sources, trust=None, share=1.0
-) -> np.ndarray:
-    """Least squares of the whole field over the voxels of strong sources alone.
-
-    Few iterations of LSQR (Paige & Saunders 1982, doi:10.1145/355984.355989) from the map on:
-    stopping early is the regularisation, and keeps what a larger source has on the cone.
-
-    Args:
-        chi: map to start from, (X, Y, Z) [ppm].
-        field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
-        voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
-        sources: (X, Y, Z) bool, inside the mask; nothing else moves.
-        trust: weights of the squared misfits, (X, Y, Z), or None: one.
-        share: of the fitted change that is made, 0 to 1, for all or by voxel (X, Y, Z).
-
-    Returns:
-        χ, (X, Y, Z) float32 [ppm]; the map itself where there are no sources.
-    """
-    share = np.broadcast_to(np.float32(share), mask.shape)
-    if not (sources & (share > 0)).any():
-        return chi
-    geometry = (mask, voxel_size, b0_dir)
-
-    def field_of(values, where, seen):
-        """Field in the voxels `seen` of values in the voxels `where`."""
-        volume = np.zeros(mask.shape, np.float32)
-        volume[where] = values.ravel()
-        return field_inside(volume, *geometry)[seen].astype(float)
-
-    weights = 1.0 if trust is None else np.sqrt(trust[mask])
-    left = weights * _misfit(chi, field, *geometry)[mask].astype(float)
-    dipole = LinearOperator(
-        (left.size, int(sources.sum())),
-        matvec=lambda x: weights * field_of(x, sources, mask),
-        rmatvec=lambda x: field_of(weights * x, mask, sources),  # the kernel is symmetric
-        dtype=float,
-    )
-    found = lsqr(dipole, left, iter_lim=STRONG_ITERATIONS)[0]
-    fitted = chi.copy()
-    fitted[sources] += share[sources] * found.astype(np.float32)
-    return fitted
+    return misfit_of(_tv(field, weight, noise, *geometry), field, *geometry)

@@ -26,7 +26,7 @@ The same numbers for all scans; nothing is fitted to a truth.
 import numpy as np
 from scipy import ndimage
 
-from network_model.mending import STRONG, fit_strong, mend_field, strong_sources
+from network_model.strong import STRONG, fit_strong, mend_field, strong_sources
 from training_data.channels import make_channels
 from training_data.dipole import field_inside
 from training_data.inversion import noise_weight, tv_admm, wiener

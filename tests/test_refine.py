@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from network_model.mending import fit_strong, mend_field, strong_sources
 from network_model.refine import flatness, refine, structured_share
+from network_model.strong import fit_strong, mend_field, strong_sources
 from training_data.channels import make_channels
 from training_data.dipole import forward_field
 from training_data.noise import add_complex_noise, smooth_noise
