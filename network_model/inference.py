@@ -132,10 +132,10 @@ def mended(spec: dict, subject, known: dict) -> tuple:
     tv = make_channels(*geometry, ["tv"])["tv"]
     known = known | {"tv": tv}
     structured = structured_of(subject, known)
-    mended = mend_field(tv, *geometry, share=1 - structured)
-    if (mended.trust == subject.mask).all():
+    found = mend_field(tv, *geometry, share=1 - structured)
+    if (found.trust == subject.mask).all():
         return subject, known
-    return dataclasses.replace(subject, field=mended.field), {SHARE: structured}
+    return dataclasses.replace(subject, field=found.field), {SHARE: structured}
 
 
 def affordable(spec: dict, views: list, memory_gb: float | None) -> list:

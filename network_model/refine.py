@@ -143,6 +143,8 @@ def guided_mean(
     """
     # Strong sources are not what the share was made for, and tell nothing of the texture.
     tissue = mask & ~strong_sources(chi, mask)
+    if 2 * tissue.sum() < mask.sum():  # a field in a mistaken unit
+        tissue = mask
     share = min(share * float(chi[tissue].std()) / max(noise, 1e-9), MOST_GUIDED)
     share = min(share * np.interp(flatness(chi, tissue), FLAT, (1, MORE_IF_FLAT)), 1)
     if share == 0:

@@ -120,6 +120,14 @@ def test_strong_sources_do_not_depend_on_the_reference(bleeding):
     np.testing.assert_array_equal(strong_sources((chi + 1) * mask, mask), expected)
 
 
+def test_map_of_nothing_but_strong_sources_stays_a_map(scan):
+    """As where the field's unit is mistaken: it is warned of elsewhere."""
+    chi, field, mask = scan
+    refined = refine(100 * chi, 100 * field, mask, VOXEL, B0, structured=0.0)
+    assert np.isfinite(refined).all()
+    assert refined.any()
+
+
 def test_without_strong_sources_there_is_nothing_to_fit(scan):
     chi, field, mask = scan
     sources = strong_sources(chi, mask)
