@@ -183,7 +183,7 @@ def _places(where, subject: Subject) -> str:
     largest = np.argmax(np.bincount(patches.ravel())[1:]) + 1
     middle = np.rint(np.argwhere(patches == largest).mean(0)).astype(int).tolist()
     millilitres = where.sum() * np.prod(subject.voxel_size) / 1000
-    return f"{count} patch(es) ({millilitres:.2g} ml, the largest around voxel {tuple(middle)})"
+    return f"{count} patch(es) ({millilitres:.3g} ml, the largest around voxel {tuple(middle)})"
 
 
 def check_weights(path) -> str:
