@@ -106,15 +106,16 @@ def harmonics(shape, voxel_size, start) -> list[np.ndarray]:
 
 def _block_means(x, mask, blocks):
     """Means of x over the voxels of the mask block by block, and the share of them in the mask."""
-    widths = [(0, -n % b) for n, b in zip(x.shape, blocks, strict=True)]
+    weight = _block_sums(mask, blocks)
+    means = _block_sums(np.where(mask, x, 0), blocks) / np.maximum(weight, 1)
+    return means, weight / np.prod(blocks)
 
-    def total(volume):
-        volume = np.pad(volume, widths)
-        split = [n for s, b in zip(volume.shape, blocks, strict=True) for n in (s // b, b)]
-        return volume.reshape(split).sum((1, 3, 5), dtype=np.float64)
 
-    weight = total(mask)
-    return total(np.where(mask, x, 0)) / np.maximum(weight, 1), weight / np.prod(blocks)
+def _block_sums(x, blocks):
+    """Sums over blocks of voxels, float64; the last ones are filled up with zeros."""
+    x = np.pad(x, [(0, -n % b) for n, b in zip(x.shape, blocks, strict=True)])
+    split = [n for s, b in zip(x.shape, blocks, strict=True) for n in (s // b, b)]
+    return x.reshape(split).sum((1, 3, 5), dtype=np.float64)
 
 
 def _whitened(shapes, mask, voxel_size, b0_dir):

@@ -153,6 +153,13 @@ def voids_case(seed: int, shape, noise_ppm: float) -> Case:
     return Case(subject, scan["chi"], scan["labels"], lesions.astype(np.uint8))
 
 
+def with_field(case: Case, field) -> Case:
+    """A case with another field [ppm] and without a magnitude, which would tell where it is bad."""
+    subject = case.subject
+    changed = make_subject(field, subject.mask, subject.voxel_size, subject.b0_dir)
+    return Case(changed, case.truth, case.labels)
+
+
 def add_garbage(case: Case, seed: int) -> Case:
     """A case whose field is garbage in places (`PATCHES`, `WRAPS`); no magnitude tells where."""
     subject, rng = case.subject, np.random.default_rng([seed, 2])
@@ -167,18 +174,14 @@ def add_garbage(case: Case, seed: int) -> Case:
     number, radius, jump = WRAPS
     for centre in rng.choice(np.argwhere(depth > 8), number, replace=False):
         field[sphere(mask.shape, centre, radius, size) & mask] += rng.choice((-jump, jump))
-    changed = make_subject(field, mask, size, subject.b0_dir)
-    return Case(changed, case.truth, case.labels)
+    return with_field(case, field)
 
 
 def add_background(case: Case) -> Case:
     """A case with an offset and a slope in its field, as background removal may leave them."""
-    subject = case.subject
-    x, _, z = (np.linspace(-1, 1, n) for n in subject.mask.shape)
+    x, _, z = (np.linspace(-1, 1, n) for n in case.truth.shape)
     course = OFFSET + SLOPE * x[:, None, None] - SLOPE * z
-    field = subject.field + course.astype(np.float32) * subject.mask
-    changed = make_subject(field, subject.mask, subject.voxel_size, subject.b0_dir)
-    return Case(changed, case.truth, case.labels)
+    return with_field(case, case.subject.field + course.astype(np.float32) * case.subject.mask)
 
 
 def cut_rim(case: Case) -> Case:
@@ -186,8 +189,7 @@ def cut_rim(case: Case) -> Case:
     subject = case.subject
     depth = ndimage.distance_transform_edt(subject.mask, sampling=subject.voxel_size)
     field = subject.field * (depth > RIM_MM)
-    changed = make_subject(field, subject.mask, subject.voxel_size, subject.b0_dir)
-    return Case(changed, case.truth, case.labels)
+    return with_field(case, field)
 
 
 def variants(name: str, make: Callable[[], Head], config: dict) -> dict[str, Callable[[], Case]]:

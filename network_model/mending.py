@@ -91,20 +91,23 @@ def trusted_field(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> Trusted:
     measured = (field - course * mask).astype(np.float32) if course.any() else field
     found, unsupported = measured, np.zeros(mask.shape, bool)
     if missing.any():
-        noise = estimate_noise(measured, mask & ~missing, voxel_size, b0_dir)
-        misfit = _misfit_of_tv(measured, (mask & ~missing).astype(np.float32), noise, *geometry)
+        seen = mask & ~missing
+        noise = estimate_noise(measured, seen, voxel_size, b0_dir)
+        misfit = _misfit_of_tv(measured, seen.astype(np.float32), noise, *geometry)
         found = _left_out(measured, misfit, missing, mask, voxel_size)
-    excess = excess_noise(found, *geometry)
+    noise = local_noise(found, *geometry)
+    excess = excess_noise(found, *geometry, noise=noise)
     if not (excess > 1).any():
         return Trusted(found, missing, unsupported, unsupported, course)
     for _ in range(ROUNDS):
-        known = missing | unsupported
-        new, sources, changed = _without_unsupported(found, measured, *geometry, known)
+        known, usual = missing | unsupported, float(np.median(noise[mask]))
+        new, sources, changed = _without_unsupported(found, measured, *geometry, known, usual)
         if not new.any():
             break
         found, unsupported = changed, unsupported | new
+        noise = local_noise(found, *geometry)
     if unsupported.any():
-        excess = excess_noise(found, *geometry)
+        excess = excess_noise(found, *geometry, noise=noise)
     excess[within(sources, BESIDE_MM, voxel_size)] = 0
     noisy = (excess > 1) & mask
     if noisy.any():
@@ -150,7 +153,7 @@ def missing_field(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> np.ndarray
     return empty
 
 
-def excess_noise(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> np.ndarray:
+def excess_noise(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, noise=None) -> np.ndarray:
     """Local noise over what passes for usual (`NOISY`), (X, Y, Z) float32; over 1 it stands out.
 
     What a strong field may leave on the cone because the brain ends somewhere is taken off.
@@ -158,19 +161,22 @@ def excess_noise(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> np.ndarray:
     Args:
         field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
         voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
+        noise: `local_noise` of that field, (X, Y, Z) [ppm], where it is made already.
     """
-    noise = local_noise(field, mask, voxel_size, b0_dir)
+    if noise is None:
+        noise = local_noise(field, mask, voxel_size, b0_dir)
     usual = max(NOISY * float(np.median(noise[mask])), LEAST_NOISY)
     around = np.where(mask, field - np.median(field[mask]), 0).astype(np.float32)
     leak = LEAK * local_rms(around, mask, voxel_size)
     return np.sqrt(np.maximum(noise**2 - leak**2, 0)) / np.float32(usual)
 
 
-def _without_unsupported(found, field, mask, voxel_size, b0_dir, known):
+def _without_unsupported(found, field, mask, voxel_size, b0_dir, known, usual: float):
     """One round of `trusted_field`.
 
     Args:
-        found: the field so far, `field` as measured, `known`: unsupported voxels so far.
+        found: the field so far; field: as measured; known: voxels left out so far; usual: median of
+            the local noise of the field so far [ppm].
 
     Returns:
         new unsupported voxels, voxels of strong sources that are supported, and the field without
@@ -178,7 +184,6 @@ def _without_unsupported(found, field, mask, voxel_size, b0_dir, known):
     """
     geometry = (mask, voxel_size, b0_dir)
     # Garbage raises the noise of the whole, and total variation would no longer show it.
-    usual = float(np.median(local_noise(found, *geometry)[mask]))
     noise = min(estimate_noise(found, *geometry), NOISY * usual)
     tv = _tv(found, mask.astype(np.float32), noise, *geometry)
     strong = strong_sources(tv, mask)
