@@ -19,7 +19,13 @@ from configs import run_step, save_config
 from training_data.channels import FIRST, check_inputs, extra_channels, make_channels
 from training_data.nifti import check_same_grid, read_volume
 from training_data.patchfile import create_patch_dataset, merge_parts
-from training_data.samples import FIELD_FILE, for_each_map, read_sample, sample_folders
+from training_data.samples import (
+    FIELD_FILE,
+    check_processes,
+    for_each_map,
+    read_sample,
+    sample_folders,
+)
 from training_data.volume import bounding_box, crop_pad, patch_corners
 
 TAG = "[3 genRDFPatchesSyn]"
@@ -29,6 +35,7 @@ DTYPES = ("float32", "float16")
 def check_options(config: dict) -> None:
     """Raise a ValueError for an option that no patch could be cut with."""
     check_inputs(config["inputs"])
+    check_processes(config["processes"])
     if FIRST in config["inputs"] and not Path(config["firstFile"] or "").is_file():
         raise ValueError(
             f"firstFile {config['firstFile']}: no such weights; the channel {FIRST!r} needs a "
@@ -40,6 +47,8 @@ def check_options(config: dict) -> None:
             raise ValueError(f"{key} {size}: expected three positive whole numbers of voxels")
     if config["dtype"] not in DTYPES:
         raise ValueError(f"dtype {config['dtype']!r}: expected one of {', '.join(DTYPES)}")
+    if config["compression"] not in ("lzf", None):
+        raise ValueError(f"compression {config['compression']!r}: expected 'lzf' or None")
     if not 0 <= config["min_brain"] <= 1 or config["patches_per_map"] < 0:
         raise ValueError("expected min_brain from 0 to 1 and patches_per_map of 0 or more")
 
@@ -104,7 +113,9 @@ def write_part(folder: Path, part: Path, config: dict) -> None:
         for name, x in arrays.items():
             dtype = "uint8" if name == "mask" else config["dtype"]
             shape = (*config["patch_size"], *x.shape[3:])
-            data = create_patch_dataset(file, name, len(corners), shape, dtype)
+            data = create_patch_dataset(
+                file, name, len(corners), shape, dtype, config["compression"]
+            )
             for i, corner in enumerate(corners):
                 # NumPy rounds: HDF5 halves numbers that it rounds up to a power of two.
                 data[i] = x[window(corner, config["patch_size"])].astype(dtype)
@@ -119,7 +130,8 @@ def main(config: dict) -> None:
     target = Path(config["dstFile"])
     names = [f.name for f in folders]
     maps = f"{len(names)}, {names[0]} to {names[-1]}"
-    save_config({**config, "samples": maps}, target.parent, free=("run", "dstFile"))
+    free = ("run", "dstFile", "processes", "compression")
+    save_config({**config, "samples": maps}, target.parent, free=free)
     parts_folder = target.parent / f"{target.stem}_parts"
     if target.is_file():
         shutil.rmtree(parts_folder, ignore_errors=True)  # left by a kill
@@ -129,7 +141,11 @@ def main(config: dict) -> None:
     parts_folder.mkdir(parents=True, exist_ok=True)
     parts = {folder: parts_folder / f"{folder.name}.h5" for folder in folders}
     todo = [folder for folder, part in parts.items() if not part.is_file()]
-    for_each_map(todo, lambda folder: write_part(folder, parts[folder], config), TAG, len(folders))
+
+    def work(folder: Path) -> None:
+        write_part(folder, parts[folder], config)
+
+    for_each_map(todo, work, TAG, len(folders), config["processes"])
 
     count = merge_parts(list(parts.values()), target, config["inputs"])
     shutil.rmtree(parts_folder)

@@ -1,6 +1,6 @@
 """Speed and memory, as ratios of alternatives measured side by side in one run.
 
-    python benchmarks/bench.py [--size 160] [--repeats 5]
+    python benchmarks/bench.py [--size 160] [--repeats 5] [--rows physics gpu network]
 
 Each row times A and B in turn (A B A B …) and gives the median of B/A pair by pair: above one, A is
 faster. GPU rows appear where CuPy finds a GPU. Wall seconds; CPU seconds where a row says so.
@@ -9,6 +9,7 @@ faster. GPU rows appear where CuPy finds a GPU. Wall seconds; CPU seconds where 
 import argparse
 import statistics
 import time
+from pathlib import Path
 from unittest import mock
 
 import network_model.quiet  # noqa: F401
@@ -21,13 +22,15 @@ import scipy.fft
 from network_model.inference import SHARE, predict, scan_channels
 from network_model.losses import SourceL1
 from network_model.subject import make_subject
-from network_model.unet import SPEC, build_unet, make_spec
+from network_model.unet import SPEC, build_unet, load_network, make_spec
 from training_data import backend
-from training_data.backend import gpu_available, to_device, to_host
+from training_data.backend import gpu_available, on_fastest, to_device, to_host
 from training_data.dipole import convolve, dipole_kernel, forward_field
 from training_data.inversion import invert, tikhonov, tv_admm
 from training_data.phantom import make_head
 from training_data.volume import next_fast_shape
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "network_model" / "weights"
 
 
 def compare(name: str, a, b, repeats: int) -> str:
@@ -86,13 +89,14 @@ def physics_rows(head: dict, voxel_size, repeats: int):
     yield compare("Tikhonov | TV by ADMM, 25 iterations",
                   lambda: tikhonov(field, mask, voxel_size),
                   lambda: invert("tv", field, mask, voxel_size), repeats)  # fmt: skip
-    if gpu_available():
-        yield from gpu_rows(chi, field, mask, voxel_size, repeats)
 
 
-def gpu_rows(chi, field, mask, voxel_size, repeats: int):
-    """CuPy against SciPy, transfers included."""
-    gpu_mask = to_device(mask, "gpu")
+def gpu_rows(head: dict, voxel_size, repeats: int):
+    """CuPy against SciPy, transfers included; nothing without a GPU."""
+    if not gpu_available():
+        return
+    chi, mask = head["chi"], head["mask"]
+    field = forward_field(chi, voxel_size) * mask
     yield compare(
         "zero-padded field: CuPy | SciPy",
         lambda: to_host(forward_field(to_device(chi, "gpu"), voxel_size)),
@@ -101,10 +105,22 @@ def gpu_rows(chi, field, mask, voxel_size, repeats: int):
     )
     yield compare(
         "TV by ADMM: CuPy | SciPy",
-        lambda: to_host(tv_admm(to_device(field, "gpu"), gpu_mask, voxel_size)),
+        lambda: on_fastest(tv_admm)(field, mask, voxel_size),
         lambda: tv_admm(field, mask, voxel_size),
         repeats,
     )
+    first = load_network(WEIGHTS / "first.h5")
+    subject = make_subject(field, mask, voxel_size)
+    known = scan_channels(first[1], subject)
+    with keras.device("cpu:0"):
+        second = load_network(WEIGHTS / "first.h5")
+
+    def on_cpu():
+        with keras.device("cpu:0"):
+            predict(*second, subject, channels=known)
+
+    yield compare("network of 16 filters, whole volume: GPU | CPU",
+                  lambda: predict(*first, subject, channels=known), on_cpu, repeats)  # fmt: skip
 
 
 def network_rows(head: dict, voxel_size, repeats: int):
@@ -141,11 +157,15 @@ def network_rows(head: dict, voxel_size, repeats: int):
 def trainer(spec: dict):
     """A function that does one training step on random numbers."""
     model = build_unet(spec, ("source",))
-    model.compile("adam", {"source_chi": SourceL1()}, jit_compile=False)
+    plain = keras.backend.backend() == "tensorflow"
+    model.compile("adam", {"source_chi": SourceL1()}, jit_compile=False if plain else "auto")
     rng = np.random.default_rng(0)
     x = rng.standard_normal((1, 64, 64, 64, len(spec["inputs"])), np.float32)
     batch = {"source_x": x, "source_mask": np.ones_like(x[..., :1])}
     return lambda: model.train_on_batch(batch, {"source_chi": x[..., :1]})
+
+
+ROWS = {"physics": physics_rows, "gpu": gpu_rows, "network": network_rows}
 
 
 def main() -> None:
@@ -153,12 +173,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=160, help="edge of the volume [voxels]")
     parser.add_argument("--repeats", type=int, default=5, help="pairs per row")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="which rows")
     args = parser.parse_args()
     voxel_size = (160 / args.size,) * 3
     head = make_head((args.size,) * 3, voxel_size, np.random.default_rng(1))
     print(f"Keras {keras.__version__} on {keras.backend.backend()}, {args.size}³ voxels")
     print(f"{'A | B':<72} {'A [s]':>9} {'B [s]':>9} {'B/A':>8}")
-    for rows in (physics_rows, network_rows):
+    for rows in (ROWS[name] for name in args.rows):
         for line in rows(head, voxel_size, args.repeats):
             print(line, flush=True)
 

@@ -14,6 +14,7 @@ config = {
     "number": 500,  # maps of this run, as in the release
     "first": 0,  # index of the first one; two processes may share a folder by different ranges
     "seed": 0,  # a map depends on (seed, index) only
+    "processes": 1,  # that work side by side and share the cores; the maps are the same
     # Elastic transform, as shares of the grid's second size N, so that any grid is deformed alike
     "elastic": "inplane",  # "inplane" (release): nothing moves along z; "3d"; "none"
     "elasticAlpha": 2.0,  # displacements = alpha·N·G_σ(U(−1, 1)): about 0.6 voxel rms at N = 160

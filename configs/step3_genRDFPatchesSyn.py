@@ -13,6 +13,9 @@ config = {
     "min_brain": 0.0,  # least share of a patch inside the mask; 0: keep all
     "inputs": ["field", "mask"],  # channels of the network; more of them: channels.py
     "firstFile": None,  # weights whose map is the channel "first": a second network corrects it
+    "compression": "lzf",  # of the file; None: larger, and read faster by a GPU's training
     "dtype": "float32",  # "float16" halves the file; its rounding is below 0.05 % of a value
     "seed": 0,  # of the random choice
+    "processes": 1,  # that work side by side and share the cores; the patches are the same
 }
+optional = ("compression",)  # may be None although the default is not

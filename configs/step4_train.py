@@ -49,13 +49,16 @@ config = {
     "batch_size": 2,  # patches a step, over all GPUs
     "epochs": 6,  # times through the training patches, or through steps_per_epoch batches
     "steps_per_epoch": 0,  # 0: all training patches
+    "crop": None,  # [x, y, z]: window of this size out of each patch, where drawn anew; None: all
+    "workers": 1,  # threads that make batches while the network trains
     "maps": None,  # names of the maps to train on and validate with; None: all of the patch file
     "validation_split": 0.1,  # share of the maps (not of the patches) kept for validation
     "validation_steps": 0,  # batches of a validation; 0: all
     "patience": 50,  # epochs without a better validation loss before the end
     "augment": False,  # flips of x, y and z and exchange of x and y, drawn per patch
     "sign_chance": 0.0,  # share of patches whose field and χ change sign: unusual tissue too
-    "mixed_precision": False,  # float16 on a GPU, bfloat16 on a CPU
+    "mixed_precision": False,  # half precision where it does no harm
+    "half": "bfloat16",  # that one; or "float16", for a GPU older than Ampere
     "gpus": 0,  # TensorFlow MirroredStrategy over so many GPUs; 0: what Keras takes by itself
     "warm_start_path": None,  # weights to begin with
     "linear_start": 0,  # patches that set the linear path by least squares before step 1; 0: none

@@ -17,7 +17,6 @@ import dataclasses
 import numpy as np
 from scipy import ndimage
 
-from network_model.background import background
 from network_model.strong import (
     BESIDE_MM,
     cauchy_weight,
@@ -27,6 +26,7 @@ from network_model.strong import (
     typical_misfit,
     within,
 )
+from training_data.background import background
 from training_data.channels import TV_ITERATIONS
 from training_data.inversion import noise_weight, tv_admm
 from training_data.noise import estimate_noise, local_noise, local_rms

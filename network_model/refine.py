@@ -27,6 +27,7 @@ import numpy as np
 from scipy import ndimage
 
 from network_model.strong import STRONG, fit_strong, mend_field, strong_sources
+from training_data.backend import on_fastest
 from training_data.channels import make_channels
 from training_data.dipole import field_inside
 from training_data.inversion import noise_weight, tv_admm, wiener
@@ -172,7 +173,7 @@ def guided_variations(
     weight = GUIDED_WEIGHT * noise_weight(noise)
     left = np.where(mask, field - field_inside(chi, mask, voxel_size, b0_dir), 0).astype(np.float32)
     sparse, correction = (
-        tv_admm(
+        on_fastest(tv_admm)(
             x, mask, voxel_size, b0_dir, weight, magnitude=magnitude, iterations=iterations,
             guide=chi,
         )

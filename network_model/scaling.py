@@ -26,4 +26,7 @@ CHANNEL_SCALE = {
 
 def network_input(channels: dict, inputs) -> np.ndarray:
     """Stack channels (X, Y, Z), in ppm, as the network's input (X, Y, Z, C), in its units."""
-    return np.stack([channels[n].astype(np.float32) * CHANNEL_SCALE[n] for n in inputs], -1)
+    out = np.empty((*channels[inputs[0]].shape, len(inputs)), np.float32)
+    for i, name in enumerate(inputs):
+        np.multiply(channels[name], np.float32(CHANNEL_SCALE[name]), out=out[..., i])
+    return out

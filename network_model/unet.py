@@ -17,6 +17,7 @@ import numpy as np
 from keras import layers
 
 from network_model.layers import DepthToSpace, NonLocal, SpaceToDepth
+from network_model.widen import widened
 from training_data.channels import FIRST, UNSIGNED, check_inputs
 
 SPEC = {
@@ -271,11 +272,12 @@ def warm_start(model: keras.Model, spec: dict, path) -> None:
 
     Inputs and a linear path that the file's network lacks get kernels of zero; convolutions that it
     lacks at the end of a level get the identity, which a ReLU lets pass because what arrives is not
-    negative (Net2DeeperNet: Chen 2016, arXiv 1511.05641).
+    negative (Net2DeeperNet: Chen 2016, arXiv 1511.05641); more filters are copies of some
+    (`widened`).
 
     Args:
         model: as `build_unet` makes it from `spec`.
-        path: file of a network of the same architecture, filters, depth and norm.
+        path: file of a network of the same architecture, depth and norm.
 
     Raises:
         ValueError: as `read_spec`; a network that this one cannot have grown from.
@@ -283,6 +285,9 @@ def warm_start(model: keras.Model, spec: dict, path) -> None:
     small = read_spec(path)
     if all(small[key] == spec[key] for key in SPEC):
         fill_network(model, path)
+        return
+    if small["filters"] < spec["filters"]:
+        _widen(model, small, spec, path)
         return
     same = ("architecture", "residual", "filters", "depth", "shuffle", "norm", "use_bias",
             "negative_slope")  # fmt: skip
@@ -314,6 +319,23 @@ def warm_start(model: keras.Model, spec: dict, path) -> None:
             elif stored in file:
                 value[:] = file[stored][()]
             variable.assign(value)
+
+
+def _widen(model: keras.Model, small: dict, spec: dict, path) -> None:
+    """Fill a network without norm and bias from one of fewer filters; see `warm_start`."""
+    applied = {"filters", "tile", "first_share", "white_file"}
+    other = [key for key in SPEC if key not in applied and small[key] != spec[key]]
+    plain = spec["architecture"] == "unet" and spec["norm"] == "none" and not spec["use_bias"]
+    if other or not plain:
+        raise ValueError(
+            f"{path}: weights of another architecture: filters may grow where there is neither "
+            f"norm nor bias and all else is the same; found {small}"
+        )
+    with h5py.File(path) as file:
+        kernels = {name: file[name][()] for name in _variables(model)}
+    kernels = widened(kernels, small, spec, np.random.default_rng(spec["filters"]))
+    for name, variable in _variables(model).items():
+        variable.assign(kernels[name])
 
 
 def file_hash(path) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from network_model.background import background, harmonics
+from training_data.background import background, harmonics
 from training_data.dipole import forward_field
 from training_data.phantom import make_head
 from training_data.shapes import sphere

@@ -69,6 +69,26 @@ def test_noise_depends_on_seed_and_index_only(tmp_path):
     assert noise.std() > 0.003
 
 
+def test_processes_make_the_same_fields(tmp_path):
+    keys = {"noise_ppm": [0.004, 0.005], "courses_ppm": [0.001, 0.002]}
+    alone = run(write_maps(tmp_path / "a", 3), **keys)
+    together = run(write_maps(tmp_path / "b", 3), **keys, processes=2)
+    assert contents(together) == contents(alone)
+
+
+def test_courses_have_the_size_and_the_share_asked_for(tmp_path):
+    courses = run(write_maps(tmp_path / "a", 8), courses_ppm=[0.002, 0.004])
+    clean = run(write_maps(tmp_path / "b", 8))
+    sizes = []
+    for index in range(8):
+        mask = make_map(index)[1]
+        added = (field_of(courses, index).data - field_of(clean, index).data)[mask]
+        sizes.append(float(np.sqrt((added**2).mean())))
+    drawn = [size for size in sizes if size > 1e-6]
+    assert 1 <= len(drawn) <= 7  # courses_chance is one half
+    assert all(size * (1 + 1e-4) >= 0.002 and size <= 0.004 * (1 + 1e-4) for size in drawn)
+
+
 def test_finished_maps_are_skipped_and_leftovers_written_over(tmp_path):
     run(write_maps(tmp_path / "a"))
     whole = contents(tmp_path / "a")
@@ -82,11 +102,12 @@ def test_finished_maps_are_skipped_and_leftovers_written_over(tmp_path):
     assert kept.stat().st_mtime_ns == time
 
 
-def test_a_bad_map_is_named_and_the_others_are_done(tmp_path, capsys):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_bad_map_is_named_and_the_others_are_done(tmp_path, capsys, processes):
     write_maps(tmp_path)
     (tmp_path / "map_0001/Mask.nii.gz").unlink()
     with pytest.raises(ValueError, match="1 of 3 maps failed: map_0001"):
-        run(tmp_path)
+        run(tmp_path, processes=processes)
     assert "map_0001/Mask.nii.gz: no such file" in capsys.readouterr().out
     assert field_of(tmp_path, 2).data.any()
 
@@ -106,6 +127,9 @@ def test_a_bad_record_is_named(tmp_path, text):
         ({"noise_ppm": [0.01]}, "noise_ppm"),
         ({"noise_ppm": [0, 0.01]}, "noise_ppm"),
         ({"noise_ppm": ["low", "high"]}, "noise_ppm"),
+        ({"courses_ppm": [0.01, 0.001]}, "courses_ppm"),
+        ({"courses_chance": -1.0}, "courses_chance -1.0"),
+        ({"processes": 0}, "processes 0"),
         ({"model_errors": 2.0}, "model_errors 2.0"),
         ({"model_error_shares": {"fibre": 1.0}}, "model_error_shares: unknown"),
         ({"b0_dir": (0, 0, 0)}, "b0_dir"),

@@ -5,6 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from training_data import backend, inversion
+from training_data.backend import gpu_available, on_fastest
 from training_data.dipole import dipole_kernel, field_inside, forward_field
 from training_data.noise import ERROR_SHARES, add_model_errors
 from training_data.phantom import make_head
@@ -313,3 +314,18 @@ def test_gpu_equals_cpu(name):
     on_gpu = METHODS[name](cupy.asarray(field), cupy.asarray(mask), VOXEL, OBLIQUE)
     on_cpu = METHODS[name](field, mask, VOXEL, OBLIQUE)
     np.testing.assert_allclose(cupy.asnumpy(on_gpu), on_cpu, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_the_fastest_device_gives_the_same():
+    pytest.importorskip("cupy")
+    _, mask, field = phantom(b0_dir=OBLIQUE)
+    found = on_fastest(inversion.tv_admm)(field, mask, VOXEL, OBLIQUE, guide=field)
+    assert isinstance(found, np.ndarray)
+    on_cpu = inversion.tv_admm(field, mask, VOXEL, OBLIQUE, guide=field)
+    np.testing.assert_allclose(found, on_cpu, atol=1e-4)
+
+
+@pytest.mark.skipif(gpu_available(), reason="there is a GPU")
+def test_without_a_gpu_the_fastest_is_the_function_itself():
+    assert on_fastest(inversion.tkd) is inversion.tkd

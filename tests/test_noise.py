@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from training_data import noise
 from training_data.channels import CHANNELS, check_inputs, extra_channels, make_channels
 from training_data.dipole import forward_field
 from training_data.noise import (
     add_complex_noise,
+    add_course,
     add_model_errors,
     error_and_signal,
     estimate_noise,
@@ -24,6 +26,26 @@ DIRECTIONS = [(0.0, 0.0, 1.0), (0.3, -0.2, 0.93)]
 @pytest.fixture(scope="module")
 def head():
     return make_head(SHAPE, VOXEL, np.random.default_rng(3))
+
+
+def test_a_course_is_harmonic_and_as_large_as_asked_for(head):
+    mask = head["mask"]
+    field = np.random.default_rng(1).standard_normal(SHAPE, np.float32)
+    rng = np.random.default_rng(2)
+    courses = [add_course(field, mask, VOXEL, 0.1, rng) - field * mask for _ in range(4)]
+    for course in courses:
+        assert not course[~mask].any()
+        assert np.sqrt((course[mask] ** 2).mean()) == pytest.approx(0.1, rel=1e-3)
+        curves = [np.diff(course, 2, axis) / v**2 for axis, v in enumerate(VOXEL)]
+        inner = [slice(1, -1)] * 3
+        laplacian = sum(
+            c[tuple(s if i != axis else slice(None) for i, s in enumerate(inner))]
+            for axis, c in enumerate(curves)
+        )
+        deep = ndimage.binary_erosion(mask)[1:-1, 1:-1, 1:-1]
+        size = max(np.abs(c).max() for c in curves)
+        assert np.abs(laplacian[deep]).max() < 1e-3 * size + 1e-6
+    assert np.abs(np.corrcoef([c[mask] for c in courses])[0, 1:]).max() < 0.999
 
 
 @pytest.mark.parametrize("sigma", [0.003, 0.02])

@@ -59,6 +59,16 @@ def source_arrays(maps, index, names=()):
     return out
 
 
+def test_processes_cut_the_same_patches(maps, tmp_path):
+    keys = {"inputs": ["field", "mask", "tikhonov"], "compression": None}
+    files = [
+        run(maps, tmp_path / str(number), **keys, processes=number) for number in (1, 2)
+    ]  # fmt: skip
+    assert files[0]["extra"].compression is None
+    for name in files[0]:
+        np.testing.assert_array_equal(files[0][name], files[1][name])
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("inputs", [["field", "mask"], ["field", "mask", "noise", "tikhonov"]])
 def test_patches_hold_the_voxels_at_their_corners(maps, tmp_path, dtype, inputs):

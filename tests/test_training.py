@@ -128,6 +128,49 @@ def test_a_batch_depends_on_seed_epoch_and_number_alone(data):
     assert len(batches(data, 0, steps_per_epoch=3)) == 3
 
 
+def test_threads_make_the_same_batches(data):
+    keys = {"augment": True, "sign_chance": 0.5, "crop": [8, 12, 8]}
+    alone, threads = batches(data, 2, **keys), batches(data, 2, **keys, workers=3)
+    for i in (0, 1, 2, 6, 3, 3):  # in any order, and again
+        for made, expected in zip(threads[i], alone[i], strict=True):
+            for name, x in made.items():
+                np.testing.assert_array_equal(x, expected[name])
+
+
+@pytest.mark.parametrize("inputs", [["field", "mask"], INPUTS])
+def test_what_is_not_compressed_is_read_as_memory_is(data, tmp_path, inputs):
+    sizes = {"patch_size": PATCH, "overlap_size": (12, 16, 8), "patches_per_map": 4}
+    keys = {"srcFolder": str(data / "maps"), "dstFile": str(tmp_path / "plain.h5")}
+    keys |= {"inputs": inputs, "compression": None, "dtype": "float16"}
+    cut_patches(load_config("step3_genRDFPatchesSyn", []) | sizes | keys)
+    plain = PatchFile(tmp_path / "plain.h5", inputs)
+    assert all(array.memory is not None for array in plain.arrays.values())
+    packed = PatchFile(data / "patches.h5", inputs)
+    assert all(array.memory is None for array in packed.arrays.values())
+    for i in range(len(plain.samples)):
+        for found, expected in zip(plain.read(i), packed.read(i), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_windows_are_cut_where_drawn_and_in_the_middle_to_validate(data):
+    whole = PatchFile(data / "patches.h5", INPUTS)
+    patches = PatchFile(data / "patches.h5", INPUTS, [8, 6, 8])
+    assert patches.shape == (8, 6, 8)
+    for found, expected in zip(patches.read(3), whole.read(3), strict=True):
+        np.testing.assert_array_equal(found, expected[2:10, 5:11])
+    seen = set()
+    for seed in range(40):
+        x = patches.read(3, np.random.default_rng(seed))[0]
+        at = [(i, j) for i in range(5) for j in range(11)
+              if np.array_equal(x, whole.read(3)[0][i : i + 8, j : j + 6])]  # fmt: skip
+        assert len(at) == 1
+        seen.update(at)
+    assert {i for i, _ in seen} == set(range(5))
+    assert len(seen) > 20
+    with pytest.raises(ValueError, match="at most the patches'"):
+        PatchFile(data / "patches.h5", INPUTS, [13, 6, 8])
+
+
 def test_validation_is_spread_over_all_patches_and_as_it_is(data):
     generator = batches(data, -1, augment=True, sign_chance=1.0, validation_steps=2)
     assert len(generator) == 2

@@ -9,6 +9,7 @@ import network_model.quiet  # noqa: F401
 # isort: split
 import keras
 
+from network_model.train_model.build import gpu_present
 from network_model.unet import (
     NORMS,
     build_unet,
@@ -342,3 +343,42 @@ def test_regrouped_inputs_grow_without_a_change_of_the_function(tmp_path, linear
     known = given | {"target_x": given["target_x"][..., [0, 2]]}
     expected = call(small, known)["target_chi"]
     np.testing.assert_allclose(call(large, given)["target_chi"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_more_filters_do_not_change_the_function(tmp_path):
+    keys = {"shuffle": 2, "norm": "none", "use_bias": False, "negative_slope": 0.1}
+    small, spec = network(("target",), **keys, convs_per_level=2)
+    disturb(small)
+    save_network(small, spec, tmp_path / "small.h5")
+    large, larger = network(("target",), **keys, convs_per_level=2, filters=7)
+    warm_start(large, larger, tmp_path / "small.h5")
+    given = inputs(larger, ("target",))
+    expected = call(small, given)["target_chi"]
+    found = call(large, given)["target_chi"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    kernel = large.get_layer("up0_0_conv").get_weights()[0]
+    assert not np.allclose(kernel[..., :3, :3], kernel[..., 3:6, :3])  # copies part ways
+
+
+def test_filters_grow_where_nothing_else_does(tmp_path):
+    small, spec = network(("target",))
+    save_network(small, spec, tmp_path / "small.h5")
+    large, larger = network(("target",), filters=5)
+    with pytest.raises(ValueError, match="filters may grow"):
+        warm_start(large, larger, tmp_path / "small.h5")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("architecture", ["unet", "nonlocal_gated"])
+def test_gpu_gives_the_same_map(architecture):
+    if not gpu_present():
+        pytest.skip("no GPU")
+    found, weights = {}, None
+    for device in ("cpu", "gpu"):
+        with keras.device(f"{device}:0"):
+            model, spec = network(("target",), architecture=architecture)
+            weights = weights or model.get_weights()  # PyTorch draws others on another device
+            model.set_weights(weights)
+            found[device] = call(model, inputs(spec, ("target",)))["target_chi"]
+    # Convolutions round to 10 bits (TF32) where the driver is left its way.
+    np.testing.assert_allclose(found["gpu"], found["cpu"], atol=5e-3 * np.abs(found["cpu"]).max())

@@ -22,32 +22,41 @@ DEVICES = ("auto", "cpu", "gpu")
 SLAB_BYTES = 2**19  # of a volume: a few of them fit into a core's cache
 
 
+def cores() -> int:
+    """Number of cores to work on: `OMP_NUM_THREADS` where it is set, else all of this process."""
+    told = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if told.isdecimal() and int(told) > 0:
+        return int(told)
+    pinned = getattr(os, "sched_getaffinity", None)  # Linux: a job scheduler may grant a few only
+    return len(pinned(0)) if pinned else os.cpu_count() or 1
+
+
 class _HostFFT:
-    """scipy.fft's transforms on all cores; inverse ones may use their input's memory."""
+    """scipy.fft's transforms on all `cores`; inverse ones may use their input's memory."""
 
     @staticmethod
     def rfftn(x, s=None):
-        return scipy.fft.rfftn(x, s=s, workers=os.cpu_count())
+        return scipy.fft.rfftn(x, s=s, workers=cores())
 
     @staticmethod
     def irfftn(x, s=None):
-        return scipy.fft.irfftn(x, s=s, workers=os.cpu_count(), overwrite_x=True)
+        return scipy.fft.irfftn(x, s=s, workers=cores(), overwrite_x=True)
 
     @staticmethod
     def rfft(x, n, axis):
-        return scipy.fft.rfft(x, n, axis, workers=os.cpu_count())
+        return scipy.fft.rfft(x, n, axis, workers=cores())
 
     @staticmethod
     def irfft(x, n, axis):
-        return scipy.fft.irfft(x, n, axis, workers=os.cpu_count(), overwrite_x=True)
+        return scipy.fft.irfft(x, n, axis, workers=cores(), overwrite_x=True)
 
     @staticmethod
     def fft(x, n, axis):
-        return scipy.fft.fft(x, n, axis, workers=os.cpu_count())
+        return scipy.fft.fft(x, n, axis, workers=cores())
 
     @staticmethod
     def ifft(x, n, axis):
-        return scipy.fft.ifft(x, n, axis, workers=os.cpu_count(), overwrite_x=True)
+        return scipy.fft.ifft(x, n, axis, workers=cores(), overwrite_x=True)
 
 
 def gpu_available() -> bool:
@@ -72,14 +81,14 @@ def fft_module(x):
 
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count())
+    return ThreadPoolExecutor(cores())
 
 
 os.register_at_fork(after_in_child=_threads.cache_clear)  # a forked process has no such threads
 
 
 def over_slabs(function, x) -> None:
-    """Call a function of a slice for slabs of x's first axis, on all cores.
+    """Call a function of a slice for slabs of x's first axis, on all `cores`.
 
     A chain of element-wise steps on a whole volume waits for memory in each; on slabs that stay in
     the cache it does not. On a GPU there is one slab.
@@ -118,3 +127,27 @@ def to_device(x, device: str = "auto"):
 def to_host(x) -> np.ndarray:
     """Copy an array of either kind to a NumPy array."""
     return np.asarray(x) if array_module(x) is np else cupy.asnumpy(x)
+
+
+def on_fastest(function):
+    """A function of volumes, run on the GPU where there is one: NumPy in, NumPy out.
+
+    Args:
+        function: takes and returns volumes (X, Y, Z) of one module, NumPy or CuPy, among other
+            arguments.
+
+    Returns:
+        the same function for NumPy volumes; without a GPU, the function itself.
+    """
+    if not gpu_available():
+        return function
+
+    def moved(x):
+        return cupy.asarray(x) if isinstance(x, np.ndarray) and x.ndim == 3 else x
+
+    @functools.wraps(function)
+    def on_gpu(*args, **kwargs):
+        kwargs = {key: moved(value) for key, value in kwargs.items()}
+        return to_host(function(*map(moved, args), **kwargs))
+
+    return on_gpu

@@ -6,6 +6,7 @@ with the true kernel on the true grid, carries it in, and with it voxel size and
 
 import numpy as np
 
+from training_data.backend import on_fastest
 from training_data.inversion import noise_weight, tikhonov, tv_admm, wiener
 from training_data.noise import estimate_noise, structured_noise
 
@@ -66,10 +67,12 @@ def make_channels(field, mask, voxel_size, b0_dir, inputs) -> dict[str, np.ndarr
         "mask": lambda: mask.astype(np.float32),
         "noise": lambda: mask * np.float32(sigma),
         "structured": lambda: mask * np.float32(structured_noise(*geometry)[0]),
-        "tikhonov": lambda: tikhonov(*geometry, weight=TIKHONOV_WEIGHT),
-        "tikhonov_strong": lambda: tikhonov(*geometry, weight=TIKHONOV_STRONG_WEIGHT),
+        "tikhonov": lambda: on_fastest(tikhonov)(*geometry, weight=TIKHONOV_WEIGHT),
+        "tikhonov_strong": lambda: on_fastest(tikhonov)(*geometry, weight=TIKHONOV_STRONG_WEIGHT),
         "wiener": lambda: wiener(*geometry, off_cone=1),
         "wiener_cone": lambda: wiener(*geometry),
-        "tv": lambda: tv_admm(*geometry, weight=noise_weight(sigma), iterations=TV_ITERATIONS),
+        "tv": lambda: on_fastest(tv_admm)(
+            *geometry, weight=noise_weight(sigma), iterations=TV_ITERATIONS
+        ),
     }
     return {name: makers[name]() for name in inputs}

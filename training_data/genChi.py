@@ -14,7 +14,13 @@ from pathlib import Path
 
 from configs import run_step, save_config
 from training_data.nifti import write_volume
-from training_data.samples import CHI_FILE, MASK_FILE, SAMPLE_FILE, for_each_map
+from training_data.samples import (
+    CHI_FILE,
+    MASK_FILE,
+    SAMPLE_FILE,
+    check_processes,
+    for_each_map,
+)
 from training_data.synthesis import check_options, make_sample, read_source
 
 TAG = "[1 genChi]"
@@ -45,9 +51,10 @@ def write_sample(folder: Path, sample) -> None:
 def main(config: dict) -> None:
     """Run step 1; go on past a map that fails, name it, exit 1."""
     check_options(config)
+    check_processes(config["processes"])
     source = read_source(config)
     target = Path(config["dstFolder"])
-    save_config(config, target, free=("number", "first", "run", "dstFolder"))
+    save_config(config, target, free=("number", "first", "run", "dstFolder", "processes"))
 
     indices = range(config["first"], config["first"] + config["number"])
     folders = {target / f"map_{i:04d}": i for i in indices}
@@ -57,7 +64,7 @@ def main(config: dict) -> None:
     def work(folder: Path) -> None:
         write_sample(folder, make_sample(config, source, folders[folder]))
 
-    for_each_map(todo, work, TAG, len(folders))
+    for_each_map(todo, work, TAG, len(folders), config["processes"])
     print(f"{TAG} maps in {target}", flush=True)
 
 

@@ -366,7 +366,7 @@ class _VariationStep:
         self.xp = xp
         self.steps = [float(step) for step in relative_steps(voxel_size)]
         self.penalty = EDGE_PENALTY * float(weight)
-        self.thresholds = [xp.broadcast_to(xp.float32(1 / EDGE_PENALTY), problem.shape)] * 3
+        self.thresholds = [xp.full(problem.shape, 1 / EDGE_PENALTY, xp.float32)] * 3
         if guide is not None:
             edges = xp.abs(gradient(problem.cut(guide), self.steps))
             inside = edges[:, problem.mask]

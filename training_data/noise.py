@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from training_data.backend import fft_module, to_host
+from training_data.background import harmonics
 from training_data.dipole import convolve, dipole_kernel, forward_field
 from training_data.volume import bounding_box, crop_pad, next_fast_shape, uncrop
 
@@ -59,6 +60,25 @@ def add_complex_noise(field, mask, magnitude, sigma_ppm: float, rng):
     out = np.zeros(field.shape, np.float32)
     out[mask] = field[mask] + np.arctan2(noise[1], inside + noise[0]) / radians
     return out
+
+
+def add_course(field, mask, voxel_size, rms: float, rng):
+    """Add a slow course, as background removal leaves it: harmonics up to the second order.
+
+    Args:
+        field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool; voxel_size: 3 floats [mm].
+        rms: root mean square of the course in the mask [ppm].
+        rng: numpy Generator.
+
+    Returns:
+        (X, Y, Z) float32 [ppm], zero outside the mask.
+    """
+    starts = [-(n - 1) * v / 2 for n, v in zip(field.shape, voxel_size, strict=True)]
+    factors = rng.standard_normal(9) * rng.random(9) ** 2  # of some of them more than of others
+    shapes = harmonics(field.shape, voxel_size, starts)
+    course = sum(np.float32(f) * h for f, h in zip(factors, shapes, strict=True))
+    course *= np.float32(rms / max(float(np.sqrt(np.mean(course[mask] ** 2))), 1e-9))
+    return np.where(mask, field + course, 0).astype(np.float32)
 
 
 def add_model_errors(

@@ -7,11 +7,19 @@ import h5py
 import numpy as np
 
 
-def create_patch_dataset(file, name: str, count: int, shape, dtype) -> h5py.Dataset:
-    """Data set of `count` patches, a compressed chunk each, without time stamps."""
+def create_patch_dataset(
+    file, name: str, count: int, shape, dtype, compression="lzf"
+) -> h5py.Dataset:
+    """Data set of `count` patches, a chunk each, without time stamps.
+
+    Args:
+        file: open HDF5 file; name: of the data set; shape: of a patch; dtype: of its values.
+        compression: "lzf", or None: twice the file, read at the speed of memory.
+    """
     return file.create_dataset(
-        name, (count, *shape), dtype, chunks=(1, *shape), compression="lzf", shuffle=True
-    )
+        name, (count, *shape), dtype, chunks=(1, *shape), compression=compression,
+        shuffle=compression is not None,
+    )  # fmt: skip
 
 
 def merge_parts(parts: list[Path], target: Path, inputs) -> int:
@@ -30,11 +38,14 @@ def merge_parts(parts: list[Path], target: Path, inputs) -> int:
     for part in parts:
         with h5py.File(part) as file:
             corners.append(file["corner"][:])
-            layout = {k: (d.shape[1:], d.dtype) for k, d in file.items() if k != "corner"}
+            layout = {
+                k: (d.shape[1:], d.dtype, d.compression)
+                for k, d in file.items() if k != "corner"
+            }  # fmt: skip
     counts = [len(c) for c in corners]
     with h5py.File(temporary, "w") as out:
-        for name, (shape, dtype) in layout.items():
-            data, at = create_patch_dataset(out, name, sum(counts), shape, dtype), 0
+        for name, layout_of_one in layout.items():
+            data, at = create_patch_dataset(out, name, sum(counts), *layout_of_one), 0
             for part, count in zip(parts, counts, strict=True):
                 with h5py.File(part) as file:
                     for i in range(file[name].id.get_num_chunks()):

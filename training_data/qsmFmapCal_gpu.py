@@ -15,10 +15,17 @@ from configs import run_step, save_config
 from training_data.backend import to_device, to_host
 from training_data.dipole import dipole_kernel, forward_field
 from training_data.nifti import write_volume
-from training_data.noise import ERROR_SHARES, add_complex_noise, add_model_errors, smooth_noise
+from training_data.noise import (
+    ERROR_SHARES,
+    add_complex_noise,
+    add_course,
+    add_model_errors,
+    smooth_noise,
+)
 from training_data.samples import (
     FIELD_FILE,
     FIELDS_CONFIG,
+    check_processes,
     for_each_map,
     read_sample,
     sample_folders,
@@ -31,14 +38,16 @@ TAG = "[2 qsmFmapCal]"
 def check_options(config: dict) -> None:
     """Raise a ValueError for an option that no field could be made with."""
     to_device(np.zeros(1), config["device"])
+    check_processes(config["processes"])
     for key in ("voxel_size", "b0_dir"):
         if config[key] is not None:
             dipole_kernel((2, 2, 2), **{"voxel_size": (1, 1, 1), key: config[key]})
-    noise = config["noise_ppm"]
-    numbers = all(isinstance(n, (int, float)) for n in noise)
-    if noise and not (numbers and len(noise) == 2 and 0 < noise[0] <= noise[1]):
-        raise ValueError(f"noise_ppm {noise}: expected [low, high], 0 < low <= high [ppm], or []")
-    for key in ("model_errors", "model_errors_chance"):
+    for key in ("noise_ppm", "courses_ppm"):
+        sizes = config[key]
+        numbers = all(isinstance(n, (int, float)) for n in sizes)
+        if sizes and not (numbers and len(sizes) == 2 and 0 < sizes[0] <= sizes[1]):
+            raise ValueError(f"{key} {sizes}: expected [low, high], 0 < low <= high [ppm], or []")
+    for key in ("model_errors", "model_errors_chance", "courses_chance"):
         if not 0 <= config[key] <= 1:
             raise ValueError(f"{key} {config[key]}: expected a number from 0 to 1")
     if unknown := set(config["model_error_shares"]) - set(ERROR_SHARES):
@@ -70,6 +79,9 @@ def field_of_map(folder: Path, config: dict):
             field, chi.data, mask, voxel_size, rng, config["model_errors"], sample.b0_dir,
             config["model_error_shares"],
         )  # fmt: skip
+    if config["courses_ppm"] and rng.random() < config["courses_chance"]:
+        size = np.exp(rng.uniform(*np.log(config["courses_ppm"])))
+        field = add_course(field, mask, voxel_size, size, rng)
     if config["noise_ppm"]:
         low, high = np.log(config["noise_ppm"])
         # Signal falls where χ is high (T2* shortening) and drifts with the receive coils.
@@ -83,7 +95,7 @@ def main(config: dict) -> None:
     check_options(config)
     source = Path(config["srcFolder"])
     folders = sample_folders(source)
-    save_config(config, source, FIELDS_CONFIG, free=("device", "run", "srcFolder"))
+    save_config(config, source, FIELDS_CONFIG, free=("device", "run", "srcFolder", "processes"))
 
     todo = [f for f in folders if not (f / FIELD_FILE).is_file()]
     print(f"{TAG} {len(folders)} maps, {len(folders) - len(todo)} finished before", flush=True)
@@ -92,7 +104,7 @@ def main(config: dict) -> None:
         field, chi = field_of_map(folder, config)
         write_volume(folder / FIELD_FILE, field, like=chi)
 
-    for_each_map(todo, work, TAG, len(folders))
+    for_each_map(todo, work, TAG, len(folders), config["processes"])
     print(f"{TAG} fields in {source}", flush=True)
 
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
+from training_data.backend import cores
 from training_data.nifti import Volume, b0_direction, read_mask, read_volume
 
 CHI_FILE, MASK_FILE, SAMPLE_FILE = "suscp.nii.gz", "Mask.nii.gz", "sample.json"
@@ -68,22 +70,43 @@ def read_sample(folder: Path) -> Sample:
     return Sample(chi, mask, voxel_size, b0_dir, index)
 
 
-def for_each_map(folders: list[Path], work, tag: str, total: int) -> None:
+def check_processes(number: int) -> None:
+    """Raise a ValueError for a number of processes that no map could be made by."""
+    if number < 1:
+        raise ValueError(f"processes {number}: expected a whole number of at least 1")
+
+
+def for_each_map(folders: list[Path], work, tag: str, total: int, processes: int = 1) -> None:
     """Do `work(folder)` for every map with a progress bar; go on past one that fails.
 
     Args:
         folders: of the maps that are not finished; work: takes one of them.
         tag: of the script's log lines; total: number of maps of the run, for the message.
+        processes: that work side by side and share the cores, one or more; what a map becomes does
+            not depend on them.
 
     Raises:
         ValueError: at the end, naming the maps that failed.
     """
-    failed = []
-    for folder in tqdm(folders, desc=tag, unit="map"):
-        try:
-            work(folder)
-        except (ValueError, OSError) as error:
-            failed.append(folder.name)
-            tqdm.write(f"{tag} {folder}: {error}")
+    threads = max(cores() // processes, 1)
+    with parallel_config("loky", n_jobs=processes, inner_max_num_threads=threads):
+        done = Parallel(return_as="generator_unordered")(
+            delayed(_attempt)(work, folder) for folder in folders
+        )
+        failed = []
+        for folder, error in tqdm(done, desc=tag, unit="map", total=len(folders)):
+            if error:
+                failed.append(folder.name)
+                tqdm.write(f"{tag} {folder}: {error}")
     if failed:
+        failed.sort()
         raise ValueError(f"{len(failed)} of {total} maps failed: {', '.join(failed)}")
+
+
+def _attempt(work, folder: Path) -> tuple[Path, str]:
+    """The folder, and what kind of bad input ended the work on it: a line, or nothing."""
+    try:
+        work(folder)
+    except (ValueError, OSError) as error:
+        return folder, str(error) or type(error).__name__
+    return folder, ""

@@ -19,7 +19,7 @@ def check_options(config: dict) -> None:
         if config[key] not in choices:
             raise ValueError(f"{key} {config[key]!r}: expected one of {', '.join(choices)}")
     for key, low in (("batch_size", 1), ("epochs", 1), ("steps_per_epoch", 0),
-                     ("validation_steps", 0), ("patience", 1), ("seed", 0),
+                     ("validation_steps", 0), ("patience", 1), ("seed", 0), ("workers", 1),
                      ("linear_start", 0)):  # fmt: skip
         if config[key] < low:
             raise ValueError(f"{key} {config[key]}: expected a whole number of at least {low}")
@@ -34,6 +34,8 @@ def check_options(config: dict) -> None:
         raise ValueError(f"validation_split {config['validation_split']}: expected 0 < share < 1")
     if not config["learning_rate"] > 0:
         raise ValueError(f"learning_rate {config['learning_rate']}: expected a positive number")
+    if config["half"] not in ("bfloat16", "float16"):
+        raise ValueError(f"half {config['half']!r}: expected bfloat16 or float16")
     if config["weights_dtype"] not in ("float32", "float16"):
         raise ValueError(f"weights_dtype {config['weights_dtype']!r}: expected float32 or float16")
 
@@ -52,8 +54,20 @@ def distribution(gpus: int):
     return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(gpus)]).scope()
 
 
+def tune_backend() -> None:
+    """Let cuDNN try its algorithms on a GPU once per shape; training has one shape only."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch.backends.cudnn.benchmark = True
+
+
 def gpu_present() -> bool:
     """Whether Keras's backend runs on a GPU."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.cuda.is_available()
     with silent_stderr():  # where there is none, TensorFlow says so in CUDA's words
         return any(name.startswith("gpu") for name in keras.distribution.list_devices())
 

@@ -4,6 +4,7 @@ Batch `i` of epoch `e` depends on (seed, e, i) alone, so that a run that was kil
 data it would have had.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -25,12 +26,14 @@ class PatchFile:
     Args:
         path: HDF5 file.
         inputs: channels of the network, in order.
+        crop: size (x, y, z) of the window that is read of a patch; None: all of it.
 
     Raises:
-        ValueError: the file is missing or unreadable, or lacks a channel.
+        ValueError: the file is missing or unreadable, or lacks a channel; or a window larger than
+            a patch.
     """
 
-    def __init__(self, path, inputs):
+    def __init__(self, path, inputs, crop=None):
         self.path, self.inputs = Path(path), list(inputs)
         if not self.path.is_file():
             raise ValueError(f"{path}: no such file; run step 3 first, or set datasets_path")
@@ -38,7 +41,10 @@ class PatchFile:
             self.file = h5py.File(self.path)
             stored = extra_channels(self.file.attrs["inputs"])
             self.samples = self.file["sample"][:]
-            self.shape = self.file["chi"].shape[1:]
+            self.stored_shape = self.file["chi"].shape[1:]
+            names = ("mask", "chi", *(("field",) if "field" in self.inputs else ()))
+            names += ("extra",) if stored else ()
+            self.arrays = {name: StoredPatches(self.file[name], self.path) for name in names}
         except (OSError, KeyError) as error:
             raise ValueError(
                 f"{path}: not a patch file of step 3 ({error}); run it again"
@@ -50,17 +56,29 @@ class PatchFile:
                 f"run step 3 with inputs={self.inputs}"
             )
         self.stored = stored
+        self.shape = tuple(crop or self.stored_shape)
+        self.room = [n - s for n, s in zip(self.stored_shape, self.shape, strict=True)]
+        if min(self.room) < 0 or min(self.shape) < 1:
+            raise ValueError(
+                f"crop {list(crop)}: expected three sizes of at most the patches' "
+                f"{list(self.stored_shape)}; change it, or patch_size of step 3"
+            )
 
-    def read(self, index: int):
-        """Patch `index`: network input (x, y, z, C), mask and label (x, y, z, 1), network units."""
-        mask = self.file["mask"][index].astype(np.float32)
-        channels = {"mask": mask}
-        if "field" in self.inputs:
-            channels["field"] = self.file["field"][index]
+    def read(self, index: int, rng=None):
+        """Patch `index`: network input (x, y, z, C), mask and label (x, y, z, 1), network units.
+
+        Where a window is read of it, one drawn by `rng`; without, the middle one.
+        """
+        corner = [r // 2 for r in self.room]
+        if rng is not None and any(self.room):
+            corner = rng.integers(0, self.room, endpoint=True).tolist()
+        at = tuple(slice(c, c + n) for c, n in zip(corner, self.shape, strict=True))
+        found = {name: array.read(index, at) for name, array in self.arrays.items()}
+        mask = found["mask"].astype(np.float32)
+        label = found["chi"].astype(np.float32) * CHI_SCALE
+        channels = {"mask": mask, "field": found.get("field")}
         if self.stored:
-            extra = self.file["extra"][index]
-            channels |= {name: extra[..., i] for i, name in enumerate(self.stored)}
-        label = self.file["chi"][index].astype(np.float32) * CHI_SCALE
+            channels |= {name: found["extra"][..., i] for i, name in enumerate(self.stored)}
         return network_input(channels, self.inputs), mask[..., None], label[..., None]
 
     def split(self, share: float, seed: int, maps=None):
@@ -88,6 +106,32 @@ class PatchFile:
         kept = order[: min(max(1, round(share * len(names))), len(names) - 1)]
         held, taken = np.isin(self.samples, kept), np.isin(self.samples, names)
         return np.flatnonzero(taken & ~held), np.flatnonzero(held)
+
+
+class StoredPatches:
+    """One array of step 3's file; where it is not compressed, read as memory is.
+
+    HDF5 reads one patch at a time, whatever the number of threads.
+
+    Args:
+        data: h5py.Dataset, a chunk each patch; path: of its file.
+    """
+
+    def __init__(self, data, path):
+        self.data, self.memory = data, None
+        if data.compression is None:
+            chunks = (data.id.get_chunk_info(i) for i in range(data.id.get_num_chunks()))
+            self.starts = {chunk.chunk_offset[0]: chunk.byte_offset for chunk in chunks}
+            self.memory = np.memmap(path, mode="r")
+
+    def read(self, index: int, at):
+        """Window `at`, three slices, of patch `index`."""
+        if self.memory is None:
+            return self.data[(index, *at)]
+        start = self.starts[index]
+        shape = self.data.shape[1:]
+        size = int(np.prod(shape)) * self.data.dtype.itemsize
+        return self.memory[start : start + size].view(self.data.dtype).reshape(shape)[at]
 
 
 class TargetCrops:
@@ -145,7 +189,11 @@ class DataGenerator(keras.utils.PyDataset):
     """
 
     def __init__(self, patches, indices, config: dict, target=None, epoch: int = 0):
+        # Keras's own workers lose the first batch of a fit (Keras 3.15), hence a pool.
         super().__init__(workers=1, use_multiprocessing=False)
+        workers = config["workers"]
+        self.pool = ThreadPoolExecutor(workers) if workers > 1 else None
+        self.ahead, self.begun = 2 * workers, {}
         self.patches, self.target = patches, target
         self.training = epoch >= 0
         self.key = [config["seed"], 5, max(epoch, 0), int(self.training)]
@@ -160,11 +208,20 @@ class DataGenerator(keras.utils.PyDataset):
         steps = config["steps_per_epoch" if self.training else "validation_steps"]
         self.indices = _ordered(indices, self.batch * steps, self.key if self.training else None)
         self.square = patches.shape[0] == patches.shape[1]
+        self.drawn = config["crop"] is not None and self.training
 
     def __len__(self):
         return -(-len(self.indices) // self.batch)
 
     def __getitem__(self, i: int):
+        if self.pool is None:
+            return self._batch(i)
+        for j in range(i, min(i + self.ahead, len(self))):
+            if j not in self.begun:
+                self.begun[j] = self.pool.submit(self._batch, j)
+        return self.begun.pop(i).result()
+
+    def _batch(self, i: int):
         rng = np.random.default_rng([*self.key, i])
         chosen = self.indices[i * self.batch : (i + 1) * self.batch]
         x, mask, label = zip(*(self._patch(index, rng) for index in chosen), strict=True)
@@ -186,15 +243,16 @@ class DataGenerator(keras.utils.PyDataset):
         return inputs, truth, weights
 
     def _patch(self, index, rng):
-        arrays = self.patches.read(index)
+        arrays = self.patches.read(index, rng if self.drawn else None)
         if not self.training:
             return arrays
         if self.augment:
             arrays = flip_all(arrays, rng, self.square)
         x, mask, label = arrays
         # Physics is linear: the opposite susceptibility makes the opposite field.
-        sign = np.float32(-1 if rng.random() < self.sign_chance else 1)
-        return x * np.where(self.signed, sign, np.float32(1)), mask, label * sign
+        if rng.random() >= self.sign_chance:
+            return x, mask, label
+        return x * np.where(self.signed, np.float32(-1), np.float32(1)), mask, -label
 
 
 def _ordered(indices, count: int, key):

@@ -26,7 +26,12 @@ from network_model.callbacks import (
     save_state,
 )
 from network_model.subject import subject_from_config
-from network_model.train_model.build import check_options, compile_model, distribution, gpu_present
+from network_model.train_model.build import (
+    check_options,
+    compile_model,
+    distribution,
+    tune_backend,
+)
 from network_model.train_model.datagenerator import DataGenerator, PatchFile, TargetCrops
 from network_model.train_model.linear_start import fit_linear_path
 from network_model.unet import grid_multiple, make_spec, save_network
@@ -34,7 +39,7 @@ from network_model.unet import grid_multiple, make_spec, save_network
 TAG = "[4 train]"
 FREE_KEYS = (
     "run", "dstFolder", "datasets_path", "epochs", "patience", "schedule", "learning_rate", "gpus",
-    "validation_steps", "verbose", "weights_dtype", "first_share",
+    "validation_steps", "verbose", "weights_dtype", "first_share", "workers",
 )  # fmt: skip
 
 
@@ -57,7 +62,7 @@ def load_data(config: dict, spec: dict) -> dict:
     Raises:
         ValueError: a file or an option that cannot be used.
     """
-    patches = PatchFile(config["datasets_path"], spec["inputs"])
+    patches = PatchFile(config["datasets_path"], spec["inputs"], config["crop"])
     if any(n % grid_multiple(spec) for n in patches.shape):
         raise ValueError(f"patches of {patches.shape}: depth {spec['depth']} needs multiples of "
                          f"{grid_multiple(spec)}; change patch_size of step 3")  # fmt: skip
@@ -79,7 +84,8 @@ def main(config: dict) -> None:
     save_config(config, folder, free=FREE_KEYS)
 
     keras.utils.set_random_seed(config["seed"])
-    half = "mixed_float16" if gpu_present() else "mixed_bfloat16"
+    tune_backend()
+    half = f"mixed_{config['half']}"
     keras.config.set_dtype_policy(half if config["mixed_precision"] else "float32")
     steps = config["epochs"] * len(DataGenerator(data["patches"], data["train"], config))
     with distribution(config["gpus"]):
