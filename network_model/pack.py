@@ -5,7 +5,8 @@
 The file is written whole or not at all, and listed with its SHA-256 in `SHA256SUMS` beside it,
 which step 6 checks. `--first-share`, a number per network but the first, sets that key of step 4:
 how much of the map of the one before is in the mean where a scan's errors are white. `--white`
-names a file that stays beside the output: its network makes that map where they are.
+names a file that stays beside the output: its network makes that map where they are. `--repeats`
+sets that key of the last network: how often it corrects its own map where errors are structured.
 """
 
 import argparse
@@ -33,12 +34,19 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--white", help="file beside the output: last network's first, white errors")
     p.add_argument("--average", type=Path, help="file whose weights the last network's are "
                    "averaged with: of a training that began with them")  # fmt: skip
+    p.add_argument("--repeats", type=int, default=0, help="of the last network")
     p.add_argument("--dtype", default="float16", choices=("float16", "float32"))
     return p
 
 
 def pack(
-    networks: list[Path], shares: list[float], output: Path, dtype: str, white=None, average=None
+    networks: list[Path],
+    shares: list[float],
+    output: Path,
+    dtype: str,
+    white=None,
+    average=None,
+    repeats: int = 0,
 ) -> None:
     """Write each network with the one before it inside, the last one to `output`.
 
@@ -49,6 +57,7 @@ def pack(
         white: name of a weights file beside `output`, `white_file` of the last network, or None.
         average: weights file whose mean with the last network's weights is taken (Wortsman et al.
             2022, "Model soups", arXiv:2203.05482), or None.
+        repeats: of the last network, see `unet.SPEC`.
 
     Raises:
         ValueError: a file that is none of this project's, a network after the first that takes no
@@ -69,7 +78,8 @@ def pack(
             if last and average:
                 average_weights(model, average)
             spec |= {"first_share": share, "firstFile": inside}
-            spec = make_spec(spec | {"white_file": white if last else None})
+            own = {"white_file": white, "repeats": repeats} if last else {"white_file": None}
+            spec = make_spec(spec | own)
             with h5py.File(path) as file:
                 notes = json.loads(file.attrs["notes"])
             inside = output if last else Path(folder) / f"{i}.h5"
@@ -101,7 +111,8 @@ def list_hash(path: Path) -> None:
 def main(argv: list[str]) -> None:
     """Pack the networks that the command line names."""
     args = parser().parse_args(argv)
-    pack(args.networks, args.first_share or [], args.output, args.dtype, args.white, args.average)
+    pack(args.networks, args.first_share or [], args.output, args.dtype, args.white, args.average,
+         args.repeats)  # fmt: skip
     list_hash(args.output)
     print(f"{TAG} {len(args.networks)} networks in {args.output}, "
           f"{args.output.stat().st_size / 1e6:.1f} MB", flush=True)  # fmt: skip

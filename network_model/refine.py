@@ -60,7 +60,7 @@ def refine(
     magnitude=None,
     structured: float | None = None,
     guided_share: float = 0.02,
-    wiener_share: float = 0.25,
+    wiener_share: float = 0.35,
     prior_error: float = 0.02,
     strong: float = STRONG,
     iterations: int = 0,

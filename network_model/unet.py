@@ -24,6 +24,7 @@ SPEC = {
     "architecture": "unet",  # or "nonlocal_gated": arXiv 1904.05493
     "inputs": ["field", "mask"],
     "first_share": 0.0,  # of the first network's map in the mean where a scan's errors are white
+    "repeats": 0,  # how often it is given its own map as the first where errors are structured
     "white_file": None,  # weights beside its file that make that map where errors are white
     "residual": None,  # input channel that the output is a correction to, e.g. "tv"
     "linear_path": False,  # a learned weighted sum of the input channels is added to the output
@@ -59,6 +60,9 @@ def make_spec(config: dict) -> dict:
     share = spec["first_share"]
     if not 0 <= share <= 1 or (share and FIRST not in spec["inputs"]):
         raise ValueError(f"first_share {share}: expected 0, or with the input {FIRST!r} up to 1")
+    repeats = spec["repeats"]
+    if repeats < 0 or (repeats and FIRST not in spec["inputs"]):
+        raise ValueError(f"repeats {repeats}: expected 0, or with the input {FIRST!r} more")
     if spec["white_file"] and FIRST not in spec["inputs"]:
         raise ValueError(f"white_file: another source of the input {FIRST!r}; add that input")
     if spec["residual"] not in (None, *spec["inputs"]) or spec["residual"] in UNSIGNED:
@@ -323,7 +327,7 @@ def warm_start(model: keras.Model, spec: dict, path) -> None:
 
 def _widen(model: keras.Model, small: dict, spec: dict, path) -> None:
     """Fill a network without norm and bias from one of fewer filters; see `warm_start`."""
-    applied = {"filters", "tile", "first_share", "white_file"}
+    applied = {"filters", "tile", "first_share", "repeats", "white_file"}
     other = [key for key in SPEC if key not in applied and small[key] != spec[key]]
     plain = spec["architecture"] == "unet" and spec["norm"] == "none" and not spec["use_bias"]
     if other or not plain:

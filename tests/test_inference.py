@@ -207,6 +207,37 @@ def test_the_first_map_has_its_share_where_errors_are_white(
     assert np.abs(chi[1.0] - chi[0.0]).max() > 1e-3
 
 
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_a_network_corrects_its_own_map_where_errors_are_structured(
+    networks, tmp_path, monkeypatch, repeats
+):
+    save_network(*networks["inversion"], tmp_path / "first.h5")
+    keys = {"inputs": ["field", "tv", "first", "guided"], "filters": 2, "depth": 2, "norm": "none"}
+    keys |= {"first_share": 0.5, "firstFile": str(tmp_path / "first.h5")}
+    make_network(tmp_path / "second.h5", keys)
+    model, spec = load_network(tmp_path / "second.h5")
+    subject = subject_of((23, 31, 26))
+    geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
+    for structured in (0.0, 0.1, 1.0):
+        monkeypatch.setattr(inference, "structured_of", lambda *_, share=structured: share)
+        first = inference.scan_channels(spec, subject)["first"]
+        chi = predict(model, spec | {"first_share": 0.0}, subject)
+        for _ in range(repeats):
+            step = data_step(chi, subject.field, *geometry, structured=structured)
+            channels = inference.scan_channels(spec, subject, known={"first": step})
+            again = predict(model, spec | {"first_share": 0.0}, subject, channels=channels)
+            chi = chi + min(structured / 0.3, 1) * (again - chi)
+        expected = chi + 0.5 * (1 - structured) * (first - chi)
+        found = predict(model, spec | {"repeats": repeats}, subject)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("repeats", [1, -1])
+def test_repeats_without_a_first_map_are_refused(repeats):
+    with pytest.raises(ValueError, match=r"repeats .*: expected 0, or with the input 'first'"):
+        make_spec({"repeats": repeats})
+
+
 @pytest.mark.parametrize("keys", [{"first_share": 1.0}, {"first_share": -0.1}])
 def test_a_share_without_a_first_map_is_refused(keys):
     with pytest.raises(ValueError, match=r"first_share .*: expected 0, or with the input 'first'"):

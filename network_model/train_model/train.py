@@ -39,7 +39,7 @@ from network_model.unet import grid_multiple, make_spec, save_network
 TAG = "[4 train]"
 FREE_KEYS = (
     "run", "dstFolder", "datasets_path", "epochs", "patience", "schedule", "learning_rate", "gpus",
-    "validation_steps", "verbose", "weights_dtype", "first_share", "workers",
+    "validation_steps", "verbose", "weights_dtype", "first_share", "repeats", "workers",
 )  # fmt: skip
 
 
