@@ -1,10 +1,12 @@
 """The forward model: analytic fields, properties of the kernel, adjoints, NumPy = CuPy."""
 
+import os
+
 import numpy as np
 import pytest
 from scipy.special import erfc
 
-from training_data.backend import gpu_available, to_device, to_host
+from training_data.backend import cores, gpu_available, to_device, to_host
 from training_data.dipole import (
     convolve,
     dipole_kernel,
@@ -207,6 +209,13 @@ def test_bad_directions(b0_dir):
 def test_bad_voxel_sizes(voxel_size):
     with pytest.raises(ValueError, match="voxel_size"):
         dipole_kernel((4, 5, 6), voxel_size)
+
+
+@pytest.mark.parametrize(("told", "number"), [("3", 3), ("2,4", 2), ("0", None), ("many", None)])
+def test_cores_are_as_many_as_one_is_told_or_given(monkeypatch, told, number):
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    given = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert cores() == (number or given)
 
 
 def test_devices():

@@ -1,5 +1,8 @@
 """The training model of a config: network, physics layer, losses, optimizer, learning rate."""
 
+import contextlib
+import ctypes
+
 import keras
 
 from network_model.callbacks import ExponentialSteps, LinearDecay
@@ -11,6 +14,7 @@ from network_model.unet import build_unet, warm_start
 from training_data.channels import UNSIGNED
 
 SCHEDULES = ("2020", "linear")
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def check_options(config: dict) -> None:
@@ -55,7 +59,15 @@ def distribution(gpus: int):
 
 
 def tune_backend() -> None:
-    """Let cuDNN try its algorithms on a GPU once per shape; training has one shape only."""
+    """Settings that make a long training of one shape faster, whatever it computes.
+
+    glibc gives memory of large arrays back to the system, which costs a page fault for every 4 kB
+    of the next ones (docs/LESSONS.md); cuDNN can try its algorithms once per shape.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     if keras.backend.backend() == "torch":
         import torch
 
