@@ -25,7 +25,8 @@ from training_data.volume import bounding_box, crop_pad, padded_shape, uncrop
 
 MAX_OVERLAP = 96  # voxels: the effective receptive field is far smaller than the theoretical one
 # Share of their edge by which tiles of a patch's size overlap, where errors are white and where
-# they are structured. 3/8 for 1/2 leaves head 2001 at 27.8; with structured errors 56.4 → 56.6.
+# they are structured and a network is applied for the last time. 3/8 for 1/2 leaves head 2001 at
+# 27.8; with structured errors 56.4 → 56.6, where its map is corrected once more 66.3 → 66.2.
 TILE_OVERLAP = (3 / 8, 1 / 2)
 # `structured_share` from which on a network's answer to its own map takes that map's place. On
 # heads 2001 and 2003 with shares of 0.30 to 0.46 all of it is as good as half of it, or better.
@@ -75,25 +76,25 @@ def predict(
         return channels[FIRST]
     if keras.backend.backend() == "tensorflow":
         model.jit_compile = False  # XLA compiles minutes for a shape that is seen once
-    chi = _one_pass(model, spec, subject, channels, memory_gb, mirrors)
-    for _ in range(spec["repeats"]):
-        weight = min(structured_of(subject, channels) / REPEATED, 1)
-        if weight <= NEXT_TO_NOTHING:
-            break
-        more = _with_first(chi, spec, subject, channels, memory_gb, mirrors)
-        again = _one_pass(model, spec, subject, more, memory_gb, mirrors)
-        chi += np.float32(weight) * (again - chi)
+    weight = spec["repeats"] and min(structured_of(subject, channels) / REPEATED, 1)
+    passes = 1 + (spec["repeats"] if weight > NEXT_TO_NOTHING else 0)
+    chi, given = np.float32(0), channels
+    for number in range(passes):
+        last = number == passes - 1
+        found = _one_pass(model, spec, subject, given, memory_gb, mirrors, last=last)
+        chi = found if number == 0 else chi + np.float32(weight) * (found - chi)
+        if not last:
+            given = _with_first(chi, spec, subject, channels, memory_gb, mirrors)
     if share < 1:
         chi += np.float32(1 - share) * (channels[FIRST] - chi)
     return chi
 
 
-def _one_pass(model, spec, subject, channels, memory_gb, mirrors) -> np.ndarray:
+def _one_pass(model, spec, subject, channels, memory_gb, mirrors, *, last) -> np.ndarray:
     """What a network makes of a scan's channels, (X, Y, Z) [ppm], zero outside the mask."""
     x, mask, box = network_volume(spec, subject, channels)
     if spec["tile"]:
-        structured = structured_of(subject, channels)
-        overlap = TILE_OVERLAP[int(structured > 0.5)]
+        overlap = TILE_OVERLAP[int(last and structured_of(subject, channels) > 0.5)]
         chi = _small_tiles(model, x, mask, spec["tile"], overlap, mirrors)
     else:
         tile = tile_shape(spec, mask.shape, memory_gb, _overhead(subject.mask.size))
