@@ -1,5 +1,7 @@
 """Classical inversions: known answers, optimality, agreement with each other, any grid."""
 
+import types
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -324,6 +326,44 @@ def test_the_fastest_device_gives_the_same():
     assert isinstance(found, np.ndarray)
     on_cpu = inversion.tv_admm(field, mask, VOXEL, OBLIQUE, guide=field)
     np.testing.assert_allclose(found, on_cpu, atol=1e-4)
+
+
+class SmallGpu(types.SimpleNamespace):
+    """Stands for CuPy on a GPU that has room for two volumes."""
+
+    class OutOfMemoryError(Exception):
+        pass
+
+    def __init__(self):
+        self.given, self.freed = 0, 0
+        memory = types.SimpleNamespace(OutOfMemoryError=self.OutOfMemoryError)
+        super().__init__(cuda=types.SimpleNamespace(memory=memory))
+
+    def asarray(self, x):
+        self.given += 1
+        if self.given > 2:
+            raise self.OutOfMemoryError
+        return x
+
+    def get_default_memory_pool(self):
+        self.freed += 1
+        return types.SimpleNamespace(free_all_blocks=lambda: None)
+
+    def get_array_module(self, x):
+        return np
+
+
+def test_what_a_gpu_has_no_room_for_is_done_on_the_cpu(monkeypatch):
+    _, mask, field = phantom()
+    expected = inversion.tikhonov(field, mask, VOXEL)
+    gpu = SmallGpu()
+    monkeypatch.setattr(backend, "gpu_available", lambda: True)
+    monkeypatch.setattr(backend, "cupy", gpu)
+    tikhonov = on_fastest(inversion.tikhonov)
+    np.testing.assert_array_equal(tikhonov(field, mask, VOXEL), expected)
+    assert not gpu.freed
+    np.testing.assert_array_equal(tikhonov(field, mask, VOXEL), expected)
+    assert gpu.freed == 1
 
 
 @pytest.mark.skipif(gpu_available(), reason="there is a GPU")

@@ -130,7 +130,7 @@ def to_host(x) -> np.ndarray:
 
 
 def on_fastest(function):
-    """A function of volumes, run on the GPU where there is one: NumPy in, NumPy out.
+    """A function of volumes, run on the GPU where there is one with room: NumPy in, NumPy out.
 
     Args:
         function: takes and returns volumes (X, Y, Z) of one module, NumPy or CuPy, among other
@@ -147,7 +147,11 @@ def on_fastest(function):
 
     @functools.wraps(function)
     def on_gpu(*args, **kwargs):
-        kwargs = {key: moved(value) for key, value in kwargs.items()}
-        return to_host(function(*map(moved, args), **kwargs))
+        try:
+            there = {key: moved(value) for key, value in kwargs.items()}
+            return to_host(function(*map(moved, args), **there))
+        except cupy.cuda.memory.OutOfMemoryError:
+            cupy.get_default_memory_pool().free_all_blocks()
+            return function(*args, **kwargs)
 
     return on_gpu
