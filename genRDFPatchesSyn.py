@@ -26,7 +26,7 @@ from training_data.samples import (
     read_sample,
     sample_folders,
 )
-from training_data.volume import bounding_box, crop_pad, patch_corners
+from training_data.volume import bounding_box, crop_pad, patch_corners, window
 
 TAG = "[3 genRDFPatchesSyn]"
 DTYPES = ("float32", "float16")
@@ -99,11 +99,6 @@ def choose_corners(mask, index: int, config: dict) -> np.ndarray:
     return corners
 
 
-def window(corner, size) -> tuple[slice, ...]:
-    """Slices of the patch at a corner."""
-    return tuple(slice(int(c), int(c) + n) for c, n in zip(corner, size, strict=True))
-
-
 def write_part(folder: Path, part: Path, config: dict) -> None:
     """Cut one map's patches into a part file, written under a temporary name and renamed."""
     arrays, index = sample_arrays(folder, config)
@@ -112,10 +107,8 @@ def write_part(folder: Path, part: Path, config: dict) -> None:
     with h5py.File(temporary, "w") as file:
         for name, x in arrays.items():
             dtype = "uint8" if name == "mask" else config["dtype"]
-            shape = (*config["patch_size"], *x.shape[3:])
-            data = create_patch_dataset(
-                file, name, len(corners), shape, dtype, config["compression"]
-            )
+            shape = (len(corners), *config["patch_size"], *x.shape[3:])
+            data = create_patch_dataset(file, name, shape, dtype, config["compression"])
             for i, corner in enumerate(corners):
                 # NumPy rounds: HDF5 halves numbers that it rounds up to a power of two.
                 data[i] = x[window(corner, config["patch_size"])].astype(dtype)
@@ -130,8 +123,7 @@ def main(config: dict) -> None:
     target = Path(config["dstFile"])
     names = [f.name for f in folders]
     maps = f"{len(names)}, {names[0]} to {names[-1]}"
-    free = ("run", "dstFile", "processes", "compression")
-    save_config({**config, "samples": maps}, target.parent, free=free)
+    save_config({**config, "samples": maps}, target.parent, free=("run", "dstFile", "processes"))
     parts_folder = target.parent / f"{target.stem}_parts"
     if target.is_file():
         shutil.rmtree(parts_folder, ignore_errors=True)  # left by a kill

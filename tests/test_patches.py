@@ -59,6 +59,13 @@ def source_arrays(maps, index, names=()):
     return out
 
 
+def test_compressed_and_plain_parts_cannot_be_mixed(maps, tmp_path):
+    run(maps, tmp_path).close()
+    (tmp_path / "patches.h5").unlink()
+    with pytest.raises(ValueError, match="was made with compression='lzf', now compression=None"):
+        run(maps, tmp_path, compression=None)
+
+
 def test_processes_cut_the_same_patches(maps, tmp_path):
     keys = {"inputs": ["field", "mask", "tikhonov"], "compression": None}
     files = [

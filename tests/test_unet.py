@@ -346,7 +346,7 @@ def test_regrouped_inputs_grow_without_a_change_of_the_function(tmp_path, linear
 
 
 def test_more_filters_do_not_change_the_function(tmp_path):
-    keys = {"shuffle": 2, "norm": "none", "use_bias": False, "negative_slope": 0.1}
+    keys = {"shuffle": 2, "norm": "none", "use_bias": False, "negative_slope": 0.1, "depth": 2}
     small, spec = network(("target",), **keys, convs_per_level=2)
     disturb(small)
     save_network(small, spec, tmp_path / "small.h5")

@@ -7,17 +7,16 @@ import h5py
 import numpy as np
 
 
-def create_patch_dataset(
-    file, name: str, count: int, shape, dtype, compression="lzf"
-) -> h5py.Dataset:
-    """Data set of `count` patches, a chunk each, without time stamps.
+def create_patch_dataset(file, name: str, shape, dtype, compression="lzf") -> h5py.Dataset:
+    """Data set of patches, a chunk each, without time stamps.
 
     Args:
-        file: open HDF5 file; name: of the data set; shape: of a patch; dtype: of its values.
+        file: open HDF5 file; name: of the data set.
+        shape: (N, x, y, z[, channels]); dtype: of its values.
         compression: "lzf", or None: twice the file, read at the speed of memory.
     """
     return file.create_dataset(
-        name, (count, *shape), dtype, chunks=(1, *shape), compression=compression,
+        name, shape, dtype, chunks=(1, *shape[1:]), compression=compression,
         shuffle=compression is not None,
     )  # fmt: skip
 
@@ -44,8 +43,8 @@ def merge_parts(parts: list[Path], target: Path, inputs) -> int:
             }  # fmt: skip
     counts = [len(c) for c in corners]
     with h5py.File(temporary, "w") as out:
-        for name, layout_of_one in layout.items():
-            data, at = create_patch_dataset(out, name, sum(counts), *layout_of_one), 0
+        for name, (shape, *kind) in layout.items():
+            data, at = create_patch_dataset(out, name, (sum(counts), *shape), *kind), 0
             for part, count in zip(parts, counts, strict=True):
                 with h5py.File(part) as file:
                     for i in range(file[name].id.get_num_chunks()):

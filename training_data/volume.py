@@ -58,6 +58,11 @@ def next_fast_shape(shape) -> tuple[int, ...]:
     return tuple(scipy.fft.next_fast_len(int(n), real=True) for n in shape)
 
 
+def window(corner, size) -> tuple[slice, ...]:
+    """Slices of the patch of a size (X, Y, Z) at a corner."""
+    return tuple(slice(int(c), int(c) + int(n)) for c, n in zip(corner, size, strict=True))
+
+
 def patch_corners(shape, patch, stride) -> np.ndarray:
     """First corners of patches that cover a volume.
 

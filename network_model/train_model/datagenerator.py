@@ -14,7 +14,7 @@ import numpy as np
 from network_model.inference import scan_channels
 from network_model.scaling import CHI_SCALE, FIELD_SCALE, network_input
 from training_data.channels import UNSIGNED, extra_channels
-from training_data.volume import bounding_box, crop_pad
+from training_data.volume import bounding_box, crop_pad, window
 
 # Least error of the start that a patch is weighed by, network units: 0.0015 ppm.
 BALANCE_FLOOR = 0.05
@@ -72,7 +72,7 @@ class PatchFile:
         corner = [r // 2 for r in self.room]
         if rng is not None and any(self.room):
             corner = rng.integers(0, self.room, endpoint=True).tolist()
-        at = tuple(slice(c, c + n) for c, n in zip(corner, self.shape, strict=True))
+        at = window(corner, self.shape)
         found = {name: array.read(index, at) for name, array in self.arrays.items()}
         mask = found["mask"].astype(np.float32)
         label = found["chi"].astype(np.float32) * CHI_SCALE
@@ -165,7 +165,7 @@ class TargetCrops:
         free = (2,) if self.rule == "2020" else (0, 1, 2)
         for axis in free:
             corner[axis] = int(rng.integers(0, room[axis] + 1))
-        at = tuple(slice(c, c + p) for c, p in zip(corner, self.patch, strict=True))
+        at = window(corner, self.patch)
         return self.x[at], self.truth[at][..., 2:], self.truth[at]
 
 
