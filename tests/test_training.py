@@ -1,6 +1,7 @@
 """Step 4: batches that depend on seed, epoch and number alone; training, its resume, mistakes."""
 
 import csv
+import importlib.util
 import os
 import signal
 import subprocess
@@ -524,24 +525,31 @@ def test_the_state_is_all_of_the_training(data, trained):
     assert max(scalars) == 3 * 6  # epochs times batches
 
 
-@pytest.mark.parametrize("tests", [["tests/test_layers.py", "tests/test_losses.py"]])
-def test_layers_and_losses_under_jax(tests):
-    run_under_jax("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
+other_backends = pytest.mark.parametrize("backend", ["jax", "torch"])
 
 
-def test_two_steps_of_training_under_jax(data, tmp_path):
+@other_backends
+def test_layers_and_losses_under_other_backends(backend):
+    tests = ["tests/test_layers.py", "tests/test_losses.py"]
+    run_under(backend, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
+
+
+@other_backends
+def test_two_steps_of_training_under_other_backends(data, tmp_path, backend):
     config = options(data, tmp_path, epochs=1, steps_per_epoch=2, validation_steps=1)
     default = load_config("step4_train", [])
     pairs = [f"{k}={v}" for k, v in config.items() if v != default[k]]
-    run_under_jax("network_model/train_model/train.py", *pairs)
+    run_under(backend, "network_model/train_model/train.py", *pairs)
     with (tmp_path / "log.csv").open() as file:
         assert np.isfinite(float(next(csv.DictReader(file))["val_loss"]))
     load_network(tmp_path / "weights.h5")  # in TensorFlow
 
 
-def run_under_jax(*command):
+def run_under(backend, *command):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
     done = subprocess.run(
         [sys.executable, *command], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False,
-        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
