@@ -168,8 +168,9 @@ def test_windows_are_cut_where_drawn_and_in_the_middle_to_validate(data):
         seen.update(at)
     assert {i for i, _ in seen} == set(range(5))
     assert len(seen) > 20
-    with pytest.raises(ValueError, match="at most the patches'"):
-        PatchFile(data / "patches.h5", INPUTS, [13, 6, 8])
+    for wrong in ([13, 6, 8], [8, 6], [8, 0, 8]):
+        with pytest.raises(ValueError, match="at most the patches'"):
+            PatchFile(data / "patches.h5", INPUTS, wrong)
 
 
 def test_validation_is_spread_over_all_patches_and_as_it_is(data):

@@ -57,8 +57,8 @@ class PatchFile:
             )
         self.stored = stored
         self.shape = tuple(crop or self.stored_shape)
-        self.room = [n - s for n, s in zip(self.stored_shape, self.shape, strict=True)]
-        if min(self.room) < 0 or min(self.shape) < 1:
+        self.room = [n - s for n, s in zip(self.stored_shape, self.shape, strict=False)]
+        if len(self.shape) != 3 or min(self.room) < 0 or min(self.shape) < 1:
             raise ValueError(
                 f"crop {list(crop)}: expected three sizes of at most the patches' "
                 f"{list(self.stored_shape)}; change it, or patch_size of step 3"
