@@ -31,6 +31,7 @@ from network_model.bids import ScanFiles, dataset_files, find_scans, source_uri
 from network_model.reconstruction import Options, check_weights, reconstruct
 from network_model.sidecar import read_sidecar, sidecar_number, sidecar_path, tool_version
 from network_model.subject import DEFAULT_ECHO
+from training_data.backend import cores
 
 COLUMNS = {
     "ReferenceValue_ppm": "reference_ppm",
@@ -203,7 +204,7 @@ def _executor(workers: int, scheduler: str | None):
     with contextlib.ExitStack() as stack:
         address = scheduler
         if scheduler is None:
-            threads = str(max((os.cpu_count() or 1) // workers, 1))
+            threads = str(max(cores() // workers, 1))
             names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
             # No memory limit: Dask would kill a worker; --memory bounds each scan instead.
             address = stack.enter_context(LocalCluster(

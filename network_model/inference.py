@@ -76,17 +76,23 @@ def predict(
         return channels[FIRST]
     if keras.backend.backend() == "tensorflow":
         model.jit_compile = False  # XLA compiles minutes for a shape that is seen once
-    weight = spec["repeats"] and min(structured_of(subject, channels) / REPEATED, 1)
-    passes = 1 + (spec["repeats"] if weight > NEXT_TO_NOTHING else 0)
-    chi, given = np.float32(0), channels
-    for number in range(passes):
-        last = number == passes - 1
-        found = _one_pass(model, spec, subject, given, memory_gb, mirrors, last=last)
-        chi = found if number == 0 else chi + np.float32(weight) * (found - chi)
-        if not last:
-            given = _with_first(chi, spec, subject, channels, memory_gb, mirrors)
+    chi = _all_passes(model, spec, subject, channels, memory_gb, mirrors)
     if share < 1:
         chi += np.float32(1 - share) * (channels[FIRST] - chi)
+    return chi
+
+
+def _all_passes(model, spec, subject, channels, memory_gb, mirrors) -> np.ndarray:
+    """A network's map, where errors are structured after `repeats` corrections of its own."""
+    repeats = spec["repeats"]
+    weight = min(structured_of(subject, channels) / REPEATED, 1) if repeats else 0
+    if weight <= NEXT_TO_NOTHING:
+        repeats = 0
+    chi = _one_pass(model, spec, subject, channels, memory_gb, mirrors, last=repeats == 0)
+    for left in reversed(range(repeats)):
+        given = _with_first(chi, spec, subject, channels, memory_gb, mirrors)
+        found = _one_pass(model, spec, subject, given, memory_gb, mirrors, last=left == 0)
+        chi += np.float32(weight) * (found - chi)
     return chi
 
 

@@ -37,6 +37,8 @@ SPEC = {
     "negative_slope": 0.0,  # of the ReLU: above 0 no feature can die
     "use_bias": True,  # without bias and norm the network is homogeneous: f(a·x) = a·f(x)
 }
+# Of these a network's weights do not depend on: how it is applied.
+APPLIED = ("first_share", "repeats", "white_file", "tile")
 ARCHITECTURES = ("unet", "nonlocal_gated")
 NORMS = ("domain", "batch", "group", "instance", "none")
 
@@ -287,12 +289,17 @@ def warm_start(model: keras.Model, spec: dict, path) -> None:
         ValueError: as `read_spec`; a network that this one cannot have grown from.
     """
     small = read_spec(path)
-    if all(small[key] == spec[key] for key in SPEC):
+    other = {key for key in SPEC if key not in APPLIED and small[key] != spec[key]}
+    if not other:
         fill_network(model, path)
-        return
-    if small["filters"] < spec["filters"]:
-        _widen(model, small, spec, path)
-        return
+    elif small["filters"] < spec["filters"]:
+        _widen(model, small, spec, path, other)
+    else:
+        _grow(model, small, spec, path)
+
+
+def _grow(model: keras.Model, small: dict, spec: dict, path) -> None:
+    """Fill a network that has more inputs, a linear path or more convolutions; see `warm_start`."""
     same = ("architecture", "residual", "filters", "depth", "shuffle", "norm", "use_bias",
             "negative_slope")  # fmt: skip
     if small["linear_path"]:
@@ -325,12 +332,10 @@ def warm_start(model: keras.Model, spec: dict, path) -> None:
             variable.assign(value)
 
 
-def _widen(model: keras.Model, small: dict, spec: dict, path) -> None:
-    """Fill a network without norm and bias from one of fewer filters; see `warm_start`."""
-    applied = {"filters", "tile", "first_share", "repeats", "white_file"}
-    other = [key for key in SPEC if key not in applied and small[key] != spec[key]]
+def _widen(model: keras.Model, small: dict, spec: dict, path, other: set) -> None:
+    """Fill a network that has more filters, and no norm and no bias; see `warm_start`."""
     plain = spec["architecture"] == "unet" and spec["norm"] == "none" and not spec["use_bias"]
-    if other or not plain:
+    if other != {"filters"} or not plain:
         raise ValueError(
             f"{path}: weights of another architecture: filters may grow where there is neither "
             f"norm nor bias and all else is the same; found {small}"

@@ -139,19 +139,18 @@ def on_fastest(function):
     Returns:
         the same function for NumPy volumes; without a GPU, the function itself.
     """
-    if not gpu_available():
-        return function
+    return functools.partial(_on_gpu, function) if gpu_available() else function
+
+
+def _on_gpu(function, *args, **kwargs):
+    """Call a function of volumes on the GPU; on the CPU where its memory does not suffice."""
 
     def moved(x):
-        return cupy.asarray(x) if isinstance(x, np.ndarray) and x.ndim == 3 else x
+        return to_device(x, "gpu") if isinstance(x, np.ndarray) and x.ndim == 3 else x
 
-    @functools.wraps(function)
-    def on_gpu(*args, **kwargs):
-        try:
-            there = {key: moved(value) for key, value in kwargs.items()}
-            return to_host(function(*map(moved, args), **there))
-        except cupy.cuda.memory.OutOfMemoryError:
-            cupy.get_default_memory_pool().free_all_blocks()
-            return function(*args, **kwargs)
-
-    return on_gpu
+    try:
+        there = {key: moved(value) for key, value in kwargs.items()}
+        return to_host(function(*map(moved, args), **there))
+    except cupy.cuda.memory.OutOfMemoryError:
+        cupy.get_default_memory_pool().free_all_blocks()
+        return function(*args, **kwargs)

@@ -14,6 +14,7 @@ coarse grid, which is all that such slow fields need; and nothing is taken off b
 import numpy as np
 import scipy.fft
 
+from training_data.backend import cores
 from training_data.dipole import dipole_kernel
 from training_data.volume import bounding_box
 
@@ -126,8 +127,8 @@ def _whitened(shapes, mask, voxel_size, b0_dir):
     axes = (1, 2, 3)
 
     def fields(x):
-        spectrum = scipy.fft.rfftn(x.astype(np.float32), padded, axes, workers=-1)
-        return scipy.fft.irfftn(spectrum * kernel, padded, axes, workers=-1)[:, *inner] * mask
+        spectrum = scipy.fft.rfftn(x.astype(np.float32), padded, axes, workers=cores())
+        return scipy.fft.irfftn(spectrum * kernel, padded, axes, workers=cores())[:, *inner] * mask
 
     def applied(x):
         return x + (CHI / NOISE) ** 2 * fields(fields(x))

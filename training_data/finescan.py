@@ -9,6 +9,7 @@ doi:10.1002/mrm.28716).
 import numpy as np
 import scipy.fft
 
+from training_data.backend import cores
 from training_data.dipole import GAMMA_MHZ_PER_T, forward_field
 from training_data.phantom import make_head
 
@@ -89,11 +90,13 @@ def half_grid(signal) -> np.ndarray:
     Returns:
         (X, Y, Z) complex64.
     """
-    spectrum = scipy.fft.fftshift(scipy.fft.fftn(signal, workers=-1))
+    spectrum = scipy.fft.fftshift(scipy.fft.fftn(signal, workers=cores()))
     spectrum = spectrum[tuple(slice(n // 4, n // 4 + n // 2) for n in signal.shape)]
     for axis, n in enumerate(signal.shape):
         # Sample 0 of the half grid is the middle of the fine samples 0 and 1.
         k = (np.arange(n // 2) - n // 4) / n
         along = [-1 if i == axis else 1 for i in range(3)]
         spectrum = spectrum * np.exp(1j * np.pi * k).astype(np.complex64).reshape(along)
-    return (scipy.fft.ifftn(scipy.fft.ifftshift(spectrum), workers=-1) / 8).astype(np.complex64)
+    return (scipy.fft.ifftn(scipy.fft.ifftshift(spectrum), workers=cores()) / 8).astype(
+        np.complex64
+    )

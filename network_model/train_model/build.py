@@ -84,6 +84,15 @@ def gpu_present() -> bool:
         return any(name.startswith("gpu") for name in keras.distribution.list_devices())
 
 
+def compiled() -> bool | str:
+    """Keras's `jit_compile` of a training.
+
+    XLA on a CPU made a TensorFlow step ten times slower (docs/LESSONS.md).
+    """
+    plain = keras.backend.backend() == "tensorflow" and not gpu_present()
+    return False if plain else "auto"
+
+
 def compile_model(config: dict, spec: dict, patches: PatchFile, subject, steps: int) -> keras.Model:
     """Network, physics layer, losses, optimizer and learning rate of a config."""
     domains = ("source", "target") if subject else ("source",)
@@ -109,8 +118,6 @@ def compile_model(config: dict, spec: dict, patches: PatchFile, subject, steps: 
     if config["mixed_precision"] and keras.config.dtype_policy().name == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model = keras.Model(model.input, outputs, name="training")
-    # XLA on a CPU made a TensorFlow step ten times slower (docs/LESSONS.md).
-    plain = keras.backend.backend() == "tensorflow" and not gpu_present()
-    model.compile(optimizer, losses, loss_weights=weights, jit_compile=False if plain else "auto")
+    model.compile(optimizer, losses, loss_weights=weights, jit_compile=compiled())
     optimizer.build(model.trainable_variables)
     return model

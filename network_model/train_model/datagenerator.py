@@ -208,7 +208,6 @@ class DataGenerator(keras.utils.PyDataset):
         steps = config["steps_per_epoch" if self.training else "validation_steps"]
         self.indices = _ordered(indices, self.batch * steps, self.key if self.training else None)
         self.square = patches.shape[0] == patches.shape[1]
-        self.drawn = config["crop"] is not None and self.training
 
     def __len__(self):
         return -(-len(self.indices) // self.batch)
@@ -243,7 +242,7 @@ class DataGenerator(keras.utils.PyDataset):
         return inputs, truth, weights
 
     def _patch(self, index, rng):
-        arrays = self.patches.read(index, rng if self.drawn else None)
+        arrays = self.patches.read(index, rng if self.training else None)
         if not self.training:
             return arrays
         if self.augment:
