@@ -115,7 +115,7 @@ def plot_curves(path, columns: dict[str, list[float]], x: str, title: str) -> No
             axes.plot(columns[x], values, label=name, linewidth=1.5)
     axes.set(xlabel=x, ylabel="loss", title=title, yscale="log")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))  # beside the curves
     temporary = Path(path).with_name(f".{Path(path).stem}.tmp.png")
     figure.savefig(temporary, dpi=120)
     plt.close(figure)
