@@ -51,6 +51,7 @@ config = {
     "epochs": 6,  # times through the training patches, or through steps_per_epoch batches
     "steps_per_epoch": 0,  # 0: all training patches
     "crop": None,  # [x, y, z]: window of this size out of each patch, where drawn anew; None: all
+    "resident": False,  # keep all patches in the GPU's memory; needs KERAS_BACKEND=torch
     "workers": 1,  # threads that make batches while the network trains
     "maps": None,  # names of the maps to train on and validate with; None: all of the patch file
     "validation_split": 0.1,  # share of the maps (not of the patches) kept for validation

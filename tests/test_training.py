@@ -25,7 +25,13 @@ from network_model.callbacks import ExponentialSteps, LinearDecay, cut_rows, rea
 from network_model.scaling import CHI_SCALE, FIELD_SCALE
 from network_model.subject import make_subject
 from network_model.train_model.build import compile_model
-from network_model.train_model.datagenerator import DataGenerator, PatchFile, TargetCrops, flip_all
+from network_model.train_model.datagenerator import (
+    DataGenerator,
+    PatchFile,
+    ResidentPatches,
+    TargetCrops,
+    flip_all,
+)
 from network_model.train_model.linear_start import fit_linear_path
 from network_model.train_model.train import main
 from network_model.unet import load_network, make_spec
@@ -136,6 +142,24 @@ def test_threads_make_the_same_batches(data):
         for made, expected in zip(threads[i], alone[i], strict=True):
             for name, x in made.items():
                 np.testing.assert_array_equal(x, expected[name])
+
+
+@pytest.mark.parametrize("inputs", [["field", "mask"], ["tikhonov", "noise", "field"], INPUTS])
+@pytest.mark.parametrize("epoch", [-1, 1])
+def test_patches_in_the_memory_of_the_accelerator_make_the_same_batches(data, inputs, epoch):
+    keys = {"augment": True, "sign_chance": 0.5, "crop": [8, 12, 8], "xsim_weight": 1.0}
+    keys |= {"source_balance": "tikhonov"} if "tikhonov" in inputs else {}
+    config = options(data, "", **keys)
+    made = [
+        DataGenerator(kind(data / "patches.h5", inputs, config["crop"]), range(13), config, None, e)
+        for kind, e in ((ResidentPatches, epoch), (PatchFile, epoch))
+    ]
+    for i in range(7):
+        for found, expected in zip(made[0][i], made[1][i], strict=True):
+            assert list(found) == list(expected)
+            for name, x in found.items():
+                assert keras.ops.is_tensor(x)
+                np.testing.assert_allclose(x, expected[name], rtol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("inputs", [["field", "mask"], INPUTS])
@@ -478,6 +502,7 @@ def test_a_second_network_corrects_the_first(data, tmp_path):
         ({"weights_dtype": "int8"}, "weights_dtype"),
         ({"source_balance": "tv"}, "source_balance 'tv': expected None or an inversion"),
         ({"source_balance": "mask"}, "source_balance 'mask'"),
+        ({"resident": True}, "set KERAS_BACKEND=torch"),
         ({"maps": ["map_0000", "map_0099"]}, "lacks some of the maps"),
         ({"xsim_weight": -1.0}, "xsim_weight -1"),
         ({"linear_start": -1}, "linear_start -1"),
@@ -536,8 +561,10 @@ def test_layers_and_losses_under_other_backends(backend):
 
 
 @other_backends
-def test_two_steps_of_training_under_other_backends(data, tmp_path, backend):
-    config = options(data, tmp_path, epochs=1, steps_per_epoch=2, validation_steps=1)
+@pytest.mark.parametrize("resident", [False, True])
+def test_two_steps_of_training_under_other_backends(data, tmp_path, backend, resident):
+    keys = {"epochs": 1, "steps_per_epoch": 2, "validation_steps": 1}
+    config = options(data, tmp_path, **keys, resident=resident and backend == "torch")
     default = load_config("step4_train", [])
     pairs = [f"{k}={v}" for k, v in config.items() if v != default[k]]
     run_under(backend, "network_model/train_model/train.py", *pairs)

@@ -8,5 +8,5 @@ config = first | {
     "courses_ppm": [0.0002, 0.004],
     "courses_chance": 0.4,
     "model_errors_chance": 0.45,
-    "seed": 131,
+    "seed": 149,
 }

@@ -1,12 +1,13 @@
-"""Step 3 of the large network: the channels of the network for white errors, in larger patches."""
+"""Step 3 of the large network: the channels of the network for white errors, of whole maps."""
 
 from configs.guided.step3_genRDFPatchesSyn import config as first
 
 config = first | {
     "run": "large",
-    "patch_size": [112, 112, 112],
-    "overlap_size": [40, 40, 40],
-    "patches_per_map": 2,
+    "patch_size": [128, 144, 128],
+    "overlap_size": [16, 16, 16],
+    "patches_per_map": 1,
+    "min_brain": 0.0,
     "compression": None,
-    "seed": 131,
+    "seed": 149,
 }

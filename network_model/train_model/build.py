@@ -29,6 +29,9 @@ def check_options(config: dict) -> None:
             raise ValueError(f"{key} {config[key]}: expected a whole number of at least {low}")
     if config["linear_start"] and not config["linear_path"]:
         raise ValueError("linear_start: sets a linear path; expected linear_path=True with it")
+    if config["resident"] and keras.backend.backend() != "torch":
+        raise ValueError("resident: with this backend a batch goes through the memory of the host; "
+                         "set KERAS_BACKEND=torch, or resident=False")  # fmt: skip
     if not config["xsim_weight"] >= 0:
         raise ValueError(f"xsim_weight {config['xsim_weight']}: expected a number >= 0")
     balance = config["source_balance"]

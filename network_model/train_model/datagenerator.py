@@ -10,9 +10,11 @@ from pathlib import Path
 import h5py
 import keras
 import numpy as np
+from keras import ops
+from tqdm import tqdm
 
 from network_model.inference import scan_channels
-from network_model.scaling import CHI_SCALE, FIELD_SCALE, network_input
+from network_model.scaling import CHANNEL_SCALE, CHI_SCALE, FIELD_SCALE, network_input
 from training_data.channels import UNSIGNED, extra_channels
 from training_data.volume import bounding_box, crop_pad, window
 
@@ -28,10 +30,15 @@ class PatchFile:
         inputs: channels of the network, in order.
         crop: size (x, y, z) of the window that is read of a patch; None: all of it.
 
+    Attributes:
+        xp: module of the arrays that `read` returns: NumPy.
+
     Raises:
         ValueError: the file is missing or unreadable, or lacks a channel; or a window larger than
             a patch.
     """
+
+    xp = np
 
     def __init__(self, path, inputs, crop=None):
         self.path, self.inputs = Path(path), list(inputs)
@@ -69,17 +76,22 @@ class PatchFile:
 
         Where a window is read of it, one drawn by `rng`; without, the middle one.
         """
-        corner = [r // 2 for r in self.room]
-        if rng is not None and any(self.room):
-            corner = rng.integers(0, self.room, endpoint=True).tolist()
-        at = window(corner, self.shape)
-        found = {name: array.read(index, at) for name, array in self.arrays.items()}
+        found = self._stored(index, self._window(rng))
         mask = found["mask"].astype(np.float32)
         label = found["chi"].astype(np.float32) * CHI_SCALE
         channels = {"mask": mask, "field": found.get("field")}
         if self.stored:
             channels |= {name: found["extra"][..., i] for i, name in enumerate(self.stored)}
         return network_input(channels, self.inputs), mask[..., None], label[..., None]
+
+    def _stored(self, index: int, at) -> dict[str, np.ndarray]:
+        return {name: array.read(index, at) for name, array in self.arrays.items()}
+
+    def _window(self, rng):
+        corner = [r // 2 for r in self.room]
+        if rng is not None and any(self.room):
+            corner = rng.integers(0, self.room, endpoint=True).tolist()
+        return window(corner, self.shape)
 
     def split(self, share: float, seed: int, maps=None):
         """Indices of training and validation patches; whole maps go to one side or the other.
@@ -106,6 +118,43 @@ class PatchFile:
         kept = order[: min(max(1, round(share * len(names))), len(names) - 1)]
         held, taken = np.isin(self.samples, kept), np.isin(self.samples, names)
         return np.flatnonzero(taken & ~held), np.flatnonzero(held)
+
+
+class ResidentPatches(PatchFile):
+    """Step 3's file in the memory of the accelerator, where batches are made of it.
+
+    A GPU that waits for batches from the CPU is busy for a fifth of the time (docs/LESSONS.md).
+    Needs KERAS_BACKEND=torch: with others a batch goes through the memory of the host. Arguments,
+    errors and patches are those of `PatchFile`; all arrays keep their type in the file.
+
+    Attributes:
+        xp: module of the arrays that `read` returns: `keras.ops`.
+    """
+
+    xp = keras.ops
+
+    def __init__(self, path, inputs, crop=None):
+        super().__init__(path, inputs, crop)
+        whole = window((0, 0, 0), self.stored_shape)
+        self.resident = []
+        for index in tqdm(range(len(self.samples)), desc="patches to the accelerator"):
+            arrays = self._stored(index, whole)
+            self.resident.append({k: ops.convert_to_tensor(a) for k, a in arrays.items()})
+
+    def read(self, index: int, rng=None):
+        """As `PatchFile.read`, of tensors."""
+        at = self._window(rng)
+        found = {name: array[at] for name, array in self.resident[index].items()}
+        mask = ops.cast(found["mask"], "float32")[..., None]
+        label = ops.cast(found["chi"], "float32")[..., None] * CHI_SCALE
+        channels = {"mask": mask, "field": found.get("field")}
+        channels |= {name: found["extra"][..., i] for i, name in enumerate(self.stored)}
+        scaled = [ops.cast(channels[name], "float32") * CHANNEL_SCALE[name]
+                  for name in self.inputs if name != "mask"]  # fmt: skip
+        scaled = [x[..., None] for x in scaled]
+        if "mask" in self.inputs:
+            scaled.insert(self.inputs.index("mask"), mask)
+        return ops.concatenate(scaled, -1), mask, label
 
 
 class StoredPatches:
@@ -169,12 +218,15 @@ class TargetCrops:
         return self.x[at], self.truth[at][..., 2:], self.truth[at]
 
 
-def flip_all(arrays, rng, isotropic_plane: bool = True):
-    """Random flips of x, y, z and exchange of x and y, the same for every array (x, y, z, C)."""
+def flip_all(arrays, rng, isotropic_plane: bool = True, xp=np):
+    """Random flips of x, y, z and exchange of x and y, the same for every array (x, y, z, C).
+
+    `xp`: module of the arrays, NumPy or `keras.ops`.
+    """
     flips = tuple(axis for axis in range(3) if rng.random() < 0.5)
     swap = rng.random() < 0.5 and isotropic_plane
-    out = [np.flip(a, flips) for a in arrays]
-    return [np.swapaxes(a, 0, 1) if swap else a for a in out]
+    out = [xp.flip(a, flips) for a in arrays] if flips else arrays
+    return [xp.swapaxes(a, 0, 1) if swap else a for a in out]
 
 
 class DataGenerator(keras.utils.PyDataset):
@@ -200,7 +252,8 @@ class DataGenerator(keras.utils.PyDataset):
         self.augment = config["augment"] and self.training
         self.sign_chance = config["sign_chance"]
         self.similar = config["xsim_weight"] > 0
-        self.signed = np.array([name not in UNSIGNED for name in patches.inputs])
+        signs = [1.0 if name in UNSIGNED else -1.0 for name in patches.inputs]
+        self.opposite = patches.xp.array(signs, "float32")
         self.batch = config["batch_size"]
         self.balance = None
         if config["source_balance"]:
@@ -221,11 +274,11 @@ class DataGenerator(keras.utils.PyDataset):
         return self.begun.pop(i).result()
 
     def _batch(self, i: int):
-        rng = np.random.default_rng([*self.key, i])
+        rng, xp = np.random.default_rng([*self.key, i]), self.patches.xp
         chosen = self.indices[i * self.batch : (i + 1) * self.batch]
         x, mask, label = zip(*(self._patch(index, rng) for index in chosen), strict=True)
-        inputs = {"source_x": np.stack(x), "source_mask": np.stack(mask)}
-        truth = {"source_chi": np.stack(label)}
+        inputs = {"source_x": xp.stack(x), "source_mask": xp.stack(mask)}
+        truth = {"source_chi": xp.stack(label)}
         if self.similar:
             truth["source_xsim"] = truth["source_chi"]
         if self.target is not None:
@@ -235,10 +288,10 @@ class DataGenerator(keras.utils.PyDataset):
             truth |= {"target_field": target, "target_chi": target}
         if not self.balance:
             return inputs, truth
-        weights = {name: np.ones(len(chosen), np.float32) for name in truth}
+        weights = {name: xp.ones(len(chosen), "float32") for name in truth}
         start = inputs["source_x"][..., self.balance[0], None]
-        error = np.sqrt(np.mean(np.square(start - truth["source_chi"]), axis=(1, 2, 3, 4)))
-        weights["source_chi"] = (1 / (error + BALANCE_FLOOR)).astype(np.float32)
+        error = xp.sqrt(xp.mean(xp.square(start - truth["source_chi"]), axis=(1, 2, 3, 4)))
+        weights["source_chi"] = 1 / (error + BALANCE_FLOOR)
         return inputs, truth, weights
 
     def _patch(self, index, rng):
@@ -246,12 +299,12 @@ class DataGenerator(keras.utils.PyDataset):
         if not self.training:
             return arrays
         if self.augment:
-            arrays = flip_all(arrays, rng, self.square)
+            arrays = flip_all(arrays, rng, self.square, self.patches.xp)
         x, mask, label = arrays
         # Physics is linear: the opposite susceptibility makes the opposite field.
         if rng.random() >= self.sign_chance:
             return x, mask, label
-        return x * np.where(self.signed, np.float32(-1), np.float32(1)), mask, -label
+        return x * self.opposite, mask, -label
 
 
 def _ordered(indices, count: int, key):

@@ -31,7 +31,8 @@ def fit_linear_path(model: keras.Model, spec: dict, patches: PatchFile, indices,
     places = [spec["inputs"].index(name) for name in names]
     matrix, right = np.zeros((len(names) + 1,) * 2), np.zeros(len(names) + 1)
     for i in range(len(batches)):
-        inputs, truth, *weights = batches[i]
+        batch = keras.tree.map_structure(keras.ops.convert_to_numpy, batches[i])
+        inputs, truth, *weights = batch
         chi = np.asarray(model.predict_on_batch(inputs)["source_chi"])
         weight = weights[0]["source_chi"] if weights else np.ones(len(chi))
         for x, mask, out, label, w in zip(

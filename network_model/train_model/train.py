@@ -32,7 +32,12 @@ from network_model.train_model.build import (
     distribution,
     tune_backend,
 )
-from network_model.train_model.datagenerator import DataGenerator, PatchFile, TargetCrops
+from network_model.train_model.datagenerator import (
+    DataGenerator,
+    PatchFile,
+    ResidentPatches,
+    TargetCrops,
+)
 from network_model.train_model.linear_start import fit_linear_path
 from network_model.unet import grid_multiple, make_spec, save_network
 
@@ -40,6 +45,7 @@ TAG = "[4 train]"
 FREE_KEYS = (
     "run", "dstFolder", "datasets_path", "epochs", "patience", "schedule", "learning_rate", "gpus",
     "validation_steps", "verbose", "weights_dtype", "first_share", "repeats", "workers",
+    "resident", "decay_share",
 )  # fmt: skip
 
 
@@ -62,7 +68,8 @@ def load_data(config: dict, spec: dict) -> dict:
     Raises:
         ValueError: a file or an option that cannot be used.
     """
-    patches = PatchFile(config["datasets_path"], spec["inputs"], config["crop"])
+    kind = ResidentPatches if config["resident"] else PatchFile
+    patches = kind(config["datasets_path"], spec["inputs"], config["crop"])
     if any(n % grid_multiple(spec) for n in patches.shape):
         raise ValueError(f"patches of {patches.shape}: depth {spec['depth']} needs multiples of "
                          f"{grid_multiple(spec)}; change patch_size of step 3")  # fmt: skip
