@@ -16,6 +16,7 @@ config = {
     "noise_ppm": [],  # [low, high] of the noise's median sd [ppm], drawn log-uniformly; []: none
     "courses_ppm": [],  # [low, high] of the rms of slow courses [ppm], log-uniform; []: none
     "courses_chance": 0.5,  # share of the maps that get one
+    "removal_chance": 0.0,  # share of the maps with errors of background removal (removal.py)
     "model_errors": 0.0,  # 0 to 1: largest spread of structured errors over that of the field
     "model_errors_chance": 0.5,  # share of the maps that get them
     "model_error_shares": {},  # weights of the kinds, see ERROR_SHARES in training_data/noise.py

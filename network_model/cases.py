@@ -18,6 +18,7 @@ from training_data.finescan import fine_scan
 from training_data.nifti import read_mask, read_volume
 from training_data.noise import add_complex_noise, add_model_errors
 from training_data.phantom import LABELS, make_head
+from training_data.removal import removal_error
 from training_data.shapes import sphere
 
 TILT = (0.0, np.sin(np.radians(20)), np.cos(np.radians(20)))  # B0 turned by 20° about x
@@ -84,6 +85,15 @@ def disturb(head: Head, noise_ppm: float, seed: int, share: float = ERRORS) -> C
     errors = add_model_errors(field, head.chi, mask, head.voxel_size, rng) - field
     field += errors * (share * field[mask].std() / errors[mask].std())
     field = add_complex_noise(field, mask, head.magnitude, noise_ppm, rng)
+    return Case(subject_of(field, head), head.chi, head.labels)
+
+
+def remove_background(head: Head, noise_ppm: float, seed: int, method: str) -> Case:
+    """As `simulate`, with the errors of a background removal: "vsharp", "resharp" or "pdf"."""
+    rng = np.random.default_rng([seed, 3])
+    field = forward_field(head.chi, head.voxel_size)
+    field += removal_error(head.chi, head.mask, head.voxel_size, rng=rng, method=method)
+    field = add_complex_noise(field, head.mask, head.magnitude, noise_ppm, rng)
     return Case(subject_of(field, head), head.chi, head.labels)
 
 
@@ -200,6 +210,8 @@ def variants(name: str, make: Callable[[], Head], config: dict) -> dict[str, Cal
         f"{name}_noise0": lambda: simulate(make(), 0.0, seed),
         f"{name}_noise10": lambda: simulate(make(), 0.010, seed),
         f"{name}_errors": lambda: disturb(make(), noise, seed),
+        f"{name}_vsharp": lambda: remove_background(make(), noise, seed, "vsharp"),
+        f"{name}_pdf": lambda: remove_background(make(), noise, seed, "pdf"),
         f"{name}_lesions": lambda: lesion_case(make(), noise, seed),
         f"{name}_tilt20": lambda: simulate(make(), noise, seed, TILT),
         f"{name}_112mm": lambda: simulate(pair_slices(make()), noise, seed),
@@ -236,7 +248,8 @@ def all_cases(config: dict) -> dict[str, Callable[[], Case]]:
         def cosmos():
             return read_head(challenge, "chi_cosmos.nii.gz", "magnitude.nii.gz")
 
-        cases |= variants("cosmos", cosmos, config)
+        chosen = variants("cosmos", cosmos, config)
+        cases |= {n: make for n, make in chosen.items() if not n.endswith(("_vsharp", "_pdf"))}
         cases["measured2016"] = lambda: measured(cosmos(), challenge)
         cases["measured2016_garbage"] = lambda: add_garbage(
             measured(cosmos(), challenge), config["seed"]

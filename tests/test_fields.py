@@ -89,6 +89,18 @@ def test_courses_have_the_size_and_the_share_asked_for(tmp_path):
     assert all(size * (1 + 1e-4) >= 0.002 and size <= 0.004 * (1 + 1e-4) for size in drawn)
 
 
+def test_errors_of_background_removal_are_in_the_share_asked_for(tmp_path):
+    removed = run(write_maps(tmp_path / "a", 6), removal_chance=0.5)
+    clean = run(write_maps(tmp_path / "b", 6))
+    other = 0
+    for index in range(6):
+        mask = make_map(index)[1]
+        error = (field_of(removed, index).data - field_of(clean, index).data)[mask]
+        other += bool(error.any())
+        assert error.std() < 0.9 * field_of(clean, index).data[mask].std()
+    assert 1 <= other <= 5
+
+
 def test_finished_maps_are_skipped_and_leftovers_written_over(tmp_path):
     run(write_maps(tmp_path / "a"))
     whole = contents(tmp_path / "a")
@@ -129,6 +141,7 @@ def test_a_bad_record_is_named(tmp_path, text):
         ({"noise_ppm": ["low", "high"]}, "noise_ppm"),
         ({"courses_ppm": [0.01, 0.001]}, "courses_ppm"),
         ({"courses_chance": -1.0}, "courses_chance -1.0"),
+        ({"removal_chance": 1.5}, "removal_chance 1.5"),
         ({"processes": 0}, "processes 0"),
         ({"model_errors": 2.0}, "model_errors 2.0"),
         ({"model_error_shares": {"fibre": 1.0}}, "model_error_shares: unknown"),

@@ -81,3 +81,18 @@ def test_other_shape_and_empty_mask():
         SMV((8, 8, 8), (1, 1, 1), 2)(np.zeros((8, 8, 9)))
     with pytest.raises(ValueError, match="empty"):
         erode(np.zeros((8, 8, 8), bool), (1, 1, 1), 2)
+
+
+@pytest.mark.parametrize("radius", [1.4, 2.0, 5.0])
+def test_weights_for_harmonic_fields_leave_them_as_they_are_on_anisotropic_voxels(radius):
+    voxel_size = (1.0, 1.2, 1.4)
+    axes = [(np.arange(n) - n // 2) * d for n, d in zip((30, 31, 28), voxel_size, strict=True)]
+    x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
+    field = 1 / np.sqrt((x - 40) ** 2 + (y - 25) ** 2 + (z + 30) ** 2)
+    inner = (slice(8, -8),) * 3
+    left = {}
+    for harmonic in (False, True):
+        smv = SMV(field.shape, voxel_size, radius, harmonic=harmonic)
+        left[harmonic] = np.abs(field - smv(field))[inner].max() / field[inner].mean()
+        assert smv(np.ones_like(field))[inner].mean() == pytest.approx(1, abs=1e-5)
+    assert left[True] < 0.1 * left[False]

@@ -22,6 +22,7 @@ from training_data.noise import (
     add_model_errors,
     smooth_noise,
 )
+from training_data.removal import removal_error
 from training_data.samples import (
     FIELD_FILE,
     FIELDS_CONFIG,
@@ -47,7 +48,7 @@ def check_options(config: dict) -> None:
         numbers = all(isinstance(n, (int, float)) for n in sizes)
         if sizes and not (numbers and len(sizes) == 2 and 0 < sizes[0] <= sizes[1]):
             raise ValueError(f"{key} {sizes}: expected [low, high], 0 < low <= high [ppm], or []")
-    for key in ("model_errors", "model_errors_chance", "courses_chance"):
+    for key in ("model_errors", "model_errors_chance", "courses_chance", "removal_chance"):
         if not 0 <= config[key] <= 1:
             raise ValueError(f"{key} {config[key]}: expected a number from 0 to 1")
     if unknown := set(config["model_error_shares"]) - set(ERROR_SHARES):
@@ -74,6 +75,8 @@ def field_of_map(folder: Path, config: dict):
     source = to_device(chi.data[box], config["device"])
     field[box] = to_host(forward_field(source, voxel_size, sample.b0_dir, pad=config["pad"]))
     rng = np.random.default_rng([config["seed"], sample.index, 2])
+    if config["removal_chance"] and rng.random() < config["removal_chance"]:
+        field += removal_error(chi.data, mask, voxel_size, sample.b0_dir, rng=rng)
     if config["model_errors"] and rng.random() < config["model_errors_chance"]:
         field = add_model_errors(
             field, chi.data, mask, voxel_size, rng, config["model_errors"], sample.b0_dir,

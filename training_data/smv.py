@@ -18,12 +18,15 @@ class SMV:
         voxel_size: 3 floats [mm].
         radius: radius of the ball [mm]; below one voxel the operator is the identity.
         xp: numpy or cupy.
+        harmonic: weigh the ball's voxels so that its second moments are the same along all axes; a
+            harmonic field then equals its mean to the third order, on any voxels. A ball of equal
+            weights on anisotropic ones leaves as much as a thousandth of a background.
 
     Raises:
         ValueError: a voxel size that is not positive, or a radius that is not positive and finite.
     """
 
-    def __init__(self, shape, voxel_size, radius: float, xp=np):
+    def __init__(self, shape, voxel_size, radius: float, xp=np, harmonic=False):
         if len(voxel_size) != 3 or not np.all(np.asarray(voxel_size) > 0):
             raise ValueError(f"voxel_size {voxel_size}: expected three positive lengths in mm")
         if not 0 < radius < np.inf:
@@ -37,7 +40,8 @@ class SMV:
         x, y, z = xp.meshgrid(*offsets, indexing="ij", sparse=True)
         # A relative 1e-6 keeps voxels exactly on the surface inside despite rounding.
         ball = (x * x + y * y + z * z <= (radius * (1 + 1e-6)) ** 2).astype(xp.float32)
-        self.kernel = fft_module(ball).rfftn(ball / ball.sum())
+        weights = _harmonic_weights(ball, (x, y, z), xp) if harmonic else ball / ball.sum()
+        self.kernel = fft_module(ball).rfftn(weights)
 
     def __call__(self, x):
         """Mean over the ball around each voxel, (X, Y, Z) float32.
@@ -53,6 +57,19 @@ class SMV:
             fft.rfftn(x.astype(xp.float32), s=self.padded) * self.kernel, s=self.padded
         )
         return mean[: self.shape[0], : self.shape[1], : self.shape[2]]
+
+
+def _harmonic_weights(ball, axes, xp):
+    """Weights of a ball's voxels, nearest to equal ones, whose second moments are the same."""
+    inside = ball > 0
+    squares = [xp.broadcast_to(x * x, ball.shape)[inside] for x in axes]
+    rows = xp.stack([xp.ones_like(squares[0]), *squares])
+    sums = rows.mean(1)
+    sums[1:] = sums[1:].mean()
+    weights = xp.zeros_like(ball)
+    equal = xp.full(rows.shape[1], 1 / rows.shape[1])
+    weights[inside] = equal + xp.linalg.pinv(rows) @ (sums - rows @ equal)
+    return weights
 
 
 def erode(mask, voxel_size, radius: float, times: int = 1, threshold: float = 0.999) -> list:

@@ -1,6 +1,6 @@
 """Step 4 of the large network: 48 filters, windows of 96³, white and structured errors.
 
-Begun with the weights of the network for white errors, widened. Made for a GPU: KERAS_BACKEND=torch.
+Begun with the weights of the network for white errors, widened. For a GPU: KERAS_BACKEND=torch.
 """
 
 from configs.guided.step4_train import config as first
