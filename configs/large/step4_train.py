@@ -1,6 +1,7 @@
 """Step 4 of the large network: 48 filters, windows of 96³, white and structured errors.
 
 Begun with the weights of the network for white errors, widened. For a GPU: KERAS_BACKEND=torch.
+What came of it twice was no better than what is shipped (docs/LESSONS.md).
 """
 
 from configs.guided.step4_train import config as first
