@@ -1,6 +1,6 @@
 """What removing the background field does to a local field: errors for training data.
 
-The field of everything outside the brain is a hundred times the local one. Methods that take it off
+The field of everything outside the brain is fifty times the local one. Methods that take it off
 leave remnants of it, which are harmonic inside the brain and strongest at its edge, and take some
 of the local field along. Here a background is drawn, and one of the common methods applied:
 V-SHARP (Li 2011, doi:10.1016/j.neuroimage.2010.11.088), RESHARP (Sun & Wilman 2014,

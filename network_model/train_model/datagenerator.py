@@ -145,16 +145,11 @@ class ResidentPatches(PatchFile):
         """As `PatchFile.read`, of tensors."""
         at = self._window(rng)
         found = {name: array[at] for name, array in self.resident[index].items()}
-        mask = ops.cast(found["mask"], "float32")[..., None]
-        label = ops.cast(found["chi"], "float32")[..., None] * CHI_SCALE
-        channels = {"mask": mask, "field": found.get("field")}
-        channels |= {name: found["extra"][..., i] for i, name in enumerate(self.stored)}
-        scaled = [ops.cast(channels[name], "float32") * CHANNEL_SCALE[name]
-                  for name in self.inputs if name != "mask"]  # fmt: skip
-        scaled = [x[..., None] for x in scaled]
-        if "mask" in self.inputs:
-            scaled.insert(self.inputs.index("mask"), mask)
-        return ops.concatenate(scaled, -1), mask, label
+        channels = {name: found["extra"][..., i] for i, name in enumerate(self.stored)}
+        channels |= {"mask": found["mask"], "field": found.get("field")}
+        x = [ops.cast(channels[name], "float32") * CHANNEL_SCALE[name] for name in self.inputs]
+        mask, label = (ops.cast(found[name], "float32")[..., None] for name in ("mask", "chi"))
+        return ops.stack(x, -1), mask, label * CHI_SCALE
 
 
 class StoredPatches:
