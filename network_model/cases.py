@@ -210,8 +210,6 @@ def variants(name: str, make: Callable[[], Head], config: dict) -> dict[str, Cal
         f"{name}_noise0": lambda: simulate(make(), 0.0, seed),
         f"{name}_noise10": lambda: simulate(make(), 0.010, seed),
         f"{name}_errors": lambda: disturb(make(), noise, seed),
-        f"{name}_vsharp": lambda: remove_background(make(), noise, seed, "vsharp"),
-        f"{name}_pdf": lambda: remove_background(make(), noise, seed, "pdf"),
         f"{name}_lesions": lambda: lesion_case(make(), noise, seed),
         f"{name}_tilt20": lambda: simulate(make(), noise, seed, TILT),
         f"{name}_112mm": lambda: simulate(pair_slices(make()), noise, seed),
@@ -231,6 +229,10 @@ def all_cases(config: dict) -> dict[str, Callable[[], Case]]:
         drawn[f"head{number}_voids"] = lambda n=number: voids_case(
             n, config["shape"], config["noise_ppm"]
         )
+        for method in ("vsharp", "pdf"):
+            drawn[f"head{number}_{method}"] = lambda n=number, method=method: remove_background(
+                drawn_head(n, config["shape"]), config["noise_ppm"], config["seed"], method
+            )
         plain = partial(simulate_drawn, number, config)
         drawn[f"head{number}_garbage"] = lambda made=plain: add_garbage(made(), config["seed"])
         drawn[f"head{number}_background"] = lambda made=plain: add_background(made())
@@ -248,8 +250,7 @@ def all_cases(config: dict) -> dict[str, Callable[[], Case]]:
         def cosmos():
             return read_head(challenge, "chi_cosmos.nii.gz", "magnitude.nii.gz")
 
-        chosen = variants("cosmos", cosmos, config)
-        cases |= {n: make for n, make in chosen.items() if not n.endswith(("_vsharp", "_pdf"))}
+        cases |= variants("cosmos", cosmos, config)
         cases["measured2016"] = lambda: measured(cosmos(), challenge)
         cases["measured2016_garbage"] = lambda: add_garbage(
             measured(cosmos(), challenge), config["seed"]

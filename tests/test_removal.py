@@ -93,8 +93,8 @@ def test_every_method_is_drawn():
 
 def test_surroundings_hold_tissue_sinuses_and_air_but_no_brain():
     mask = np.pad(egg(18), 24)
-    chi = draw_surroundings(mask, VOXEL, np.random.default_rng(3))
     distance = ndimage.distance_transform_edt(~mask, sampling=VOXEL)
+    chi = draw_surroundings(distance, VOXEL, np.random.default_rng(3))
     assert not chi[mask].any()
     assert (chi[distance > 16] == np.float32(9.4)).all()
     near = chi[(distance > 0) & (distance < 2)]

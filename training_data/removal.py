@@ -59,7 +59,7 @@ def removal_error(chi, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, rng, method=
     )
     # Balls that fit into it leave the whole brain; there is nothing else in what is given up.
     distance = ndimage.distance_transform_edt(~brain, sampling=voxel_size)
-    outside = draw_surroundings(brain, voxel_size, rng)
+    outside = draw_surroundings(distance, voxel_size, rng)
     outside *= np.clip((distance - reach) / RAMP_MM - 1, 0, 1)
     # Edges between voxels would ring through the whole volume, which no harmonic field does.
     background = convolve(ndimage.gaussian_filter(outside, 1), kernel)
@@ -70,13 +70,14 @@ def removal_error(chi, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, rng, method=
     return uncrop(error.astype(np.float32), box, mask.shape) * mask
 
 
-def draw_surroundings(brain, voxel_size, rng) -> np.ndarray:
+def draw_surroundings(distance, voxel_size, rng) -> np.ndarray:
     """Susceptibility around a brain, (X, Y, Z) float32 [ppm]: skull and scalp, sinuses, air.
 
     Args:
-        brain: (X, Y, Z) bool, with a margin; voxel_size: 3 floats [mm]; rng: numpy Generator.
+        distance: to the brain, (X, Y, Z) [mm], zero in it; voxel_size: 3 floats [mm].
+        rng: numpy Generator.
     """
-    distance = ndimage.distance_transform_edt(~brain, sampling=voxel_size)
+    brain = distance == 0
     scale = 2 / float(np.mean(voxel_size))
     chi = smooth_noise(brain.shape, rng, scale) * np.float32(rng.uniform(*SCALP_PPM))
     chi[distance > rng.uniform(*SCALP_MM)] = AIR_PPM

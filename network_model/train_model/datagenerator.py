@@ -77,12 +77,13 @@ class PatchFile:
         Where a window is read of it, one drawn by `rng`; without, the middle one.
         """
         found = self._stored(index, self._window(rng))
-        mask = found["mask"].astype(np.float32)
-        label = found["chi"].astype(np.float32) * CHI_SCALE
-        channels = {"mask": mask, "field": found.get("field")}
-        if self.stored:
-            channels |= {name: found["extra"][..., i] for i, name in enumerate(self.stored)}
-        return network_input(channels, self.inputs), mask[..., None], label[..., None]
+        channels = {name: found["extra"][..., i] for i, name in enumerate(self.stored)}
+        channels |= {"mask": found["mask"], "field": found.get("field")}
+        mask, chi = (self.xp.multiply(found[name], np.float32(1)) for name in ("mask", "chi"))
+        return self._input(channels), mask[..., None], chi[..., None] * np.float32(CHI_SCALE)
+
+    def _input(self, channels: dict):
+        return network_input(channels, self.inputs)
 
     def _stored(self, index: int, at) -> dict[str, np.ndarray]:
         return {name: array.read(index, at) for name, array in self.arrays.items()}
@@ -138,18 +139,15 @@ class ResidentPatches(PatchFile):
         whole = window((0, 0, 0), self.stored_shape)
         self.resident = []
         for index in tqdm(range(len(self.samples)), desc="patches to the accelerator"):
-            arrays = self._stored(index, whole)
+            arrays = super()._stored(index, whole)
             self.resident.append({k: ops.convert_to_tensor(a) for k, a in arrays.items()})
 
-    def read(self, index: int, rng=None):
-        """As `PatchFile.read`, of tensors."""
-        at = self._window(rng)
-        found = {name: array[at] for name, array in self.resident[index].items()}
-        channels = {name: found["extra"][..., i] for i, name in enumerate(self.stored)}
-        channels |= {"mask": found["mask"], "field": found.get("field")}
-        x = [ops.cast(channels[name], "float32") * CHANNEL_SCALE[name] for name in self.inputs]
-        mask, label = (ops.cast(found[name], "float32")[..., None] for name in ("mask", "chi"))
-        return ops.stack(x, -1), mask, label * CHI_SCALE
+    def _stored(self, index: int, at) -> dict:
+        return {name: array[at] for name, array in self.resident[index].items()}
+
+    def _input(self, channels: dict):
+        scales = {name: np.float32(CHANNEL_SCALE[name]) for name in self.inputs}
+        return ops.stack([ops.multiply(channels[n], scale) for n, scale in scales.items()], -1)
 
 
 class StoredPatches:
