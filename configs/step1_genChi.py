@@ -44,7 +44,8 @@ config = {
     "tilt_deg": 0.0,  # turn B0 by up to this about a random axis [degree]; step 2 reads it
     "voxel_size_range": None,  # (0.8, 1.3): factor on the voxel edges; the anatomy scales with them
     "anisotropicChance": 0.0,  # with voxel_size_range: share of maps with z edges 1 to 2× longer
-    # Shares of the maps: from chiFile, heads as step 0 draws them, random-label volumes
+    # Shares of the maps: from chiFile, heads as step 0 draws them, random-label volumes; also
+    # "flat_phantom": heads of step 0 without texture and partial volume
     "mixture": {"chi_map": 1.0, "phantom": 0.0, "random_labels": 0.0},
     "shape": None,  # grid of phantoms and random labels; None: that of chiFile
     "voxelSize": (1.0, 1.0, 1.0),  # their voxels [mm] where shape is set and chi_map is 0

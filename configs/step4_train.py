@@ -34,6 +34,7 @@ config = {
     "sign": 1,  # -1 for scanners whose phase has the other sign
     "echo": None,  # of a 4-D magnitude, from 0; None: the second
     "b0_dir": None,  # direction of B0 in voxel axes; None: from the affine
+    "mend": True,  # leave out field that no source explains, and slow courses of it
     "target_crop": "2020",  # centred in x and y, random in z; or "random" in all three
     # Losses
     "source_loss": "l1",  # mean |χ_S − label|; "l1_rms" adds the root mean square of a patch

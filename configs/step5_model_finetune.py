@@ -18,6 +18,7 @@ config = {
     "sign": 1,  # -1 for scanners whose phase has the other sign
     "echo": None,  # of a 4-D magnitude, from 0; None: the second, as in the release
     "b0_dir": None,  # direction of B0 in voxel axes of the file; None: JSON sidecar, else affine
+    "mend": True,  # leave out field that no source explains, and slow courses of it
     "method": "network",  # weights move; "image": the map does (refine.py); "both": one, then other
     "trainable": "all",  # weights that move: "all", "norm" (scale and shift of the norms) or "last"
     "rounds": 10,  # the map is saved before each

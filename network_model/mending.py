@@ -124,6 +124,55 @@ def trusted_subject(subject) -> tuple:
     return dataclasses.replace(subject, field=found.field), found
 
 
+def look_through(subject) -> tuple:
+    """`trusted_subject` for a user: what was found in numbers and in words.
+
+    Args:
+        subject: a `Subject`.
+
+    Returns:
+        the `Subject` with the field that can be trusted; what was taken off as background inside
+        the mask, (X, Y, Z) float32 [ppm]; numbers by name, for the sidecar; warnings.
+    """
+    trusted, found = trusted_subject(subject)
+    course = found.background * subject.mask
+    numbers = {
+        "BackgroundRemoved_ppm": float(
+            np.sqrt(np.mean(np.square(course[subject.mask], dtype=float)))
+        ),
+        "MissingVoxels": int(found.missing.sum()),
+        "UnsupportedVoxels": int(found.unsupported.sum()),
+        "NoisyVoxels": int(found.noisy.sum()),
+    }
+    warnings = []
+    if numbers["BackgroundRemoved_ppm"]:
+        warnings.append(
+            f"an offset or slow course of {numbers['BackgroundRemoved_ppm']:.2g} ppm, which no "
+            "source inside the mask explains, was taken off the field: see background removal"
+        )
+    if found.missing.any():
+        warnings.append(
+            f"no field in {_places(found.missing, subject)} of the mask: it is zero there, or noise"
+            " alone; χ there is a guess from the field around it: see the mask"
+        )
+    if found.unsupported.any():
+        warnings.append(
+            f"no source explains the field in {_places(found.unsupported, subject)}, as where the "
+            "phase is wrapped or signal is lost; it was left out: see the residual field, and "
+            "unwrapping and mask"
+        )
+    return trusted, course, numbers, warnings
+
+
+def _places(where, subject) -> str:
+    """How many patches, how much in all, and the middle of the largest in voxels of the file."""
+    patches, count = ndimage.label(subject.to_file_axes(where), np.ones((3, 3, 3)))
+    largest = np.argmax(np.bincount(patches.ravel())[1:]) + 1
+    middle = np.rint(np.argwhere(patches == largest).mean(0)).astype(int).tolist()
+    millilitres = where.sum() * np.prod(subject.voxel_size) / 1000
+    return f"{count} patch(es) ({millilitres:.3g} ml, the largest around voxel {tuple(middle)})"
+
+
 def missing_field(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> np.ndarray:
     """Voxels of the mask that have no field, (X, Y, Z) bool.
 

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from network_model.align import views_of
-from network_model.mending import trusted_subject
+from network_model.mending import look_through
 from network_model.plausibility import noise_note, scan_warnings
 from network_model.sidecar import describe, sidecar_path
 from network_model.subject import Scan, Subject, load_subject
@@ -115,7 +114,7 @@ def reconstruct(
     labels = _labels(options.labels_file, subject)
     trusted, course, mended, doubts = subject, 0, {}, []
     if options.mend:
-        trusted, course, mended, doubts = _trusted(subject)
+        trusted, course, mended, doubts = look_through(subject)
     local = dataclasses.replace(subject, field=subject.field - course)
     sigma, note = noise_note(local)
     warnings = subject.warnings + scan_warnings(local) + doubts
@@ -144,46 +143,6 @@ def _summary(p: dict) -> str:
         f"chi {p['BrainMean_ppm']:.4f} ± {p['BrainSD_ppm']:.4f} ppm, misfit "
         f"{p['MisfitNetwork_ppm']:.4f} → {p['Misfit_ppm']:.4f} ppm"
     )
-
-
-def _trusted(subject: Subject):
-    """The scan with the field that can be trusted, what was taken off it as background [ppm],
-    numbers for the sidecar, and warnings."""
-    trusted, found = trusted_subject(subject)
-    course = found.background * subject.mask
-    numbers = {
-        "BackgroundRemoved_ppm": _rms(course, subject.mask),
-        "MissingVoxels": int(found.missing.sum()),
-        "UnsupportedVoxels": int(found.unsupported.sum()),
-        "NoisyVoxels": int(found.noisy.sum()),
-    }
-    warnings = []
-    if numbers["BackgroundRemoved_ppm"]:
-        warnings.append(
-            f"an offset or slow course of {numbers['BackgroundRemoved_ppm']:.2g} ppm, which no "
-            "source inside the mask explains, was taken off the field: see background removal"
-        )
-    if found.missing.any():
-        warnings.append(
-            f"no field in {_places(found.missing, subject)} of the mask: it is zero there, or noise"
-            " alone; χ there is a guess from the field around it: see the mask"
-        )
-    if found.unsupported.any():
-        warnings.append(
-            f"no source explains the field in {_places(found.unsupported, subject)}, as where the "
-            "phase is wrapped or signal is lost; it was left out: see the residual field, and "
-            "unwrapping and mask"
-        )
-    return trusted, course, numbers, warnings
-
-
-def _places(where, subject: Subject) -> str:
-    """How many patches, how much in all, and the middle of the largest in voxels of the file."""
-    patches, count = ndimage.label(subject.to_file_axes(where), np.ones((3, 3, 3)))
-    largest = np.argmax(np.bincount(patches.ravel())[1:]) + 1
-    middle = np.rint(np.argwhere(patches == largest).mean(0)).astype(int).tolist()
-    millilitres = where.sum() * np.prod(subject.voxel_size) / 1000
-    return f"{count} patch(es) ({millilitres:.3g} ml, the largest around voxel {tuple(middle)})"
 
 
 def check_weights(path) -> str:

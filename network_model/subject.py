@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from nibabel.orientations import io_orientation
 
+from network_model.mending import look_through
 from network_model.sidecar import read_sidecar, sidecar_number
 from training_data.dipole import GAMMA_MHZ_PER_T
 from training_data.nifti import (
@@ -174,6 +175,8 @@ def load_subject(field_file, mask_file, magnitude_file=None, scan: Scan | None =
 def subject_from_config(config: dict, tag: str = "") -> Subject:
     """The subject that a step's config names; its notes and warnings are printed after `tag`.
 
+    With the key `mend`, its field is looked through (`mending.look_through`) and replaced.
+
     Raises:
         ValueError: as `load_subject`; also a config without field or mask.
     """
@@ -182,6 +185,9 @@ def subject_from_config(config: dict, tag: str = "") -> Subject:
             raise ValueError(f"{key}: not set; name the subject's NIfTI file")
     files = (config["fieldFile"], config["maskFile"], config["magnitudeFile"])
     subject = load_subject(*files, Scan.from_config(config))
+    if config["mend"]:
+        subject, *_, doubts = look_through(subject)
+        subject.warnings.extend(doubts)
     if tag:
         lines = subject.notes + [f"warning: {w}" for w in subject.warnings]
         print("\n".join(f"{tag} {line}" for line in lines), flush=True)

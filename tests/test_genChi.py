@@ -206,6 +206,25 @@ def test_without_a_map_and_from_a_phantom(run):
     assert 0.005 < chi.data[chi.data != 0].std() < 0.5
 
 
+def test_flat_phantom_has_one_susceptibility_per_tissue(run):
+    options = {"number": 1, "shape": (48, 56, 48), "voxelSize": (3.5, 3.5, 3.5), "elastic": "none"}
+    options |= {"contrasts": ["none"], "positiveChance": 0.0, "negativeChance": 0.0}
+    options |= {"chiFile": "/nowhere.nii.gz", "erosionRadius": 0}
+    flat, plain = (
+        read_volume(run(kind, mixture={kind: 1}, **options) / "map_0000" / "suscp.nii.gz").data
+        for kind in ("flat_phantom", "phantom")
+    )
+    np.testing.assert_array_equal(flat != 0, plain != 0)
+    values, counts = np.unique(flat[flat != 0], return_counts=True)
+    assert 6 <= len(values) <= 20
+    assert len(np.unique(plain)) > 1000
+    # Tissues stay where they are: most of the variance of the head is between them.
+    within = sum(
+        (plain[flat == value].std() ** 2) * n for value, n in zip(values, counts, strict=True)
+    )
+    assert within < 0.6 * plain[flat != 0].var() * counts.sum()
+
+
 def test_mask_defaults_to_where_the_map_is_not_zero(run):
     with_file = run("with", number=1, elastic="none")
     without = run("without", number=1, elastic="none", maskFile=None)

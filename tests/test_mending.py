@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from configs import load_config
 from network_model.mending import excess_noise, missing_field, trusted_field, trusted_subject
 from network_model.strong import strong_sources, within
-from network_model.subject import make_subject
+from network_model.subject import make_subject, subject_from_config
 from training_data.channels import make_channels
 from training_data.dipole import forward_field
+from training_data.nifti import Volume, write_volume
 from training_data.noise import add_complex_noise
 from training_data.phantom import make_head
 
@@ -236,3 +238,21 @@ def test_distance_is_in_millimetres_and_ends_at_the_grid():
     near = within(places, 4.0, (1.0, 2.0, 3.0))
     distance = ndimage.distance_transform_edt(~places, sampling=(1.0, 2.0, 3.0))
     np.testing.assert_array_equal(near, distance <= 4.0)
+
+
+@pytest.mark.parametrize("step", ["step4_train", "step5_model_finetune"])
+def test_training_and_fine_tuning_leave_bad_field_out(head, tmp_path, capsys, step):
+    _, field, mask = head
+    wrong, where = noise_patch(mask)
+    subject = make_subject(field + wrong, mask, *GEOMETRY)
+    files = {"fieldFile": subject.field, "maskFile": mask.astype(np.uint8)}
+    for key, data in files.items():
+        grid = Volume(data, np.diag([*VOXEL, 1.0]), VOXEL, None)
+        write_volume(tmp_path / f"{key}.nii.gz", data, like=grid)
+    given = [f"{key}={tmp_path / key}.nii.gz" for key in files] + [f"b0_dir={B0}"]
+    mended = subject_from_config(load_config(step, given), "[tag]")
+    assert "[tag] warning: no source explains the field in" in capsys.readouterr().out
+    assert mended.field[where].std() < 0.2 * subject.field[where].std()
+    plain = subject_from_config(load_config(step, [*given, "mend=False"]), "[tag]")
+    assert "warning" not in capsys.readouterr().out
+    np.testing.assert_allclose(plain.field, subject.field, atol=1e-7)

@@ -7,6 +7,7 @@ the same alone, in a run or on another worker, and an option switched on leaves 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from training_data import augment
 from training_data.nifti import Volume, b0_direction, read_mask, read_volume
@@ -15,7 +16,7 @@ from training_data.randomlabels import make_random_labels
 from training_data.smv import erode
 from training_data.volume import bounding_box
 
-KINDS = ("chi_map", "phantom", "random_labels")
+KINDS = ("chi_map", "phantom", "random_labels", "flat_phantom")
 STAGES = (
     "kind", "grid", "anatomy", "elastic", "flips", "contrast", "sources", "veins", "mask", "tilt",
 )  # fmt: skip
@@ -156,12 +157,28 @@ def _anatomy(config, source, kind, voxel_size, rngs):
         chi = augment.elastic(source.data, rngs["elastic"], config["elastic"], *shares)
         return chi, augment.largest_component(chi != 0)
     shape = tuple(config["shape"] or source.data.shape)
-    if kind == "phantom":
+    if kind in ("phantom", "flat_phantom"):
         # Step 0 keeps seeds of 1000 and more for validation heads, default_rng(1000) and on; the
         # stream used here is spawned from [seed, index], and no spawned stream is that of a seed.
         head = make_head(shape, voxel_size, rngs["anatomy"])
-        return head["chi"], augment.largest_component(head["mask"] > 0)
+        chi, mask = head["chi"], augment.largest_component(head["mask"] > 0)
+        if kind == "flat_phantom":
+            chi = _flattened(chi, head["labels"], rngs["anatomy"])
+        return chi, mask
     return make_random_labels(shape, voxel_size, rngs["anatomy"])
+
+
+def _flattened(chi, labels, rng):
+    """χ (X, Y, Z) of a head [ppm] without texture and partial volume, as numerical phantoms are.
+
+    Each tissue of `labels` (X, Y, Z, integers) has its mean, changed by 40 % (lognormal), and all
+    of them up to three times the contrast: the FANSI phantom has twice that of a measured map.
+    """
+    tissues = np.unique(labels)
+    values = ndimage.mean(chi, labels, tissues) * rng.lognormal(0, 0.4, len(tissues))
+    means = np.zeros(int(tissues[-1]) + 1, np.float32)
+    means[tissues] = values * np.exp(rng.uniform(0, np.log(3)))
+    return means[labels]
 
 
 def _change(config, chi, mask, voxel_size, rngs, record):
