@@ -7,7 +7,8 @@ domains:   the parts of domain adaptation, at equal steps: COSMOS as source, the
            the 2016 challenge as target (its χ is never shown; it is that of the training head).
            Needs `configs/qsm2016` up to step 3.
 networks:  architectures, norms and inputs, at equal CPU seconds; all on the patches of
-           `configs/first`, up to step 3.
+           `configs/flat`, up to step 3. All but the first give χ itself from field, mask, noise and
+           direct inversions; "a correction to TV" what is to be added to the last of these.
 
 Each variant is one run of step 4; a finished one is not trained again. The table goes to
 docs/variants_<name>.csv.
@@ -50,21 +51,21 @@ DOMAINS = {
     "+ total variation": TARGET | {"norm": "domain", "data_weight": 20.0, "tv_weight": 0.05},
 }
 DIRECT = ["field", "mask", "noise", "tikhonov", "wiener", "tv"]
-BASE = {"inputs": DIRECT, "residual": "tv", "norm": "none", "use_bias": False,
-        "source_balance": "tv", "sign_chance": 0.3, "batch_size": 1,
-        "datasets_path": "runs/first/3_patches/patches.h5"}  # fmt: skip
+BASE = {"inputs": DIRECT, "norm": "none", "use_bias": False, "source_balance": "tv",
+        "sign_chance": 0.3, "batch_size": 1,
+        "datasets_path": "runs/flat/3_patches/patches.h5"}  # fmt: skip
 NETWORKS = {
-    "field and mask alone": {"inputs": ["field", "mask"], "residual": None,
-                             "source_balance": None},
-    "no residual": {"residual": None, "source_balance": None},
+    "field and mask alone": {"inputs": ["field", "mask"], "source_balance": None},
     "one convolution a level": {},
+    "a correction to TV": {"residual": "tv"},
     "two convolutions a level": {"convs_per_level": 2},
     "two, bfloat16": {"convs_per_level": 2, "mixed_precision": True},
     "24 filters": {"filters": 24},
+    "32, two, blocks of 2³ voxels": {"filters": 32, "convs_per_level": 2, "shuffle": 2, "tile": 64},
     "batch norm": {"norm": "domain", "use_bias": True},
     "group norm": {"norm": "group", "use_bias": True},
     "nonlocal_gated": {"architecture": "nonlocal_gated"},
-}  # fmt: skip
+}
 CASES = ("head1001", "fansi", "measured2016")
 
 

@@ -15,7 +15,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from network_model.refine import NEXT_TO_NOTHING, data_step, guided_variations, structured_share
+from network_model.refine import (
+    NEXT_TO_NOTHING,
+    data_step,
+    flat_share,
+    guided_variations,
+    structured_share,
+)
 from network_model.scaling import CHI_SCALE, network_input
 from network_model.strong import mend_field
 from network_model.unet import grid_multiple, load_network, read_spec
@@ -190,10 +196,18 @@ def _fits(spec: dict, subject, memory_gb: float | None) -> bool:
 
 
 def own_share(spec: dict, subject, channels: dict) -> float:
-    """Share of a network's map in that of a scan, 0 to 1; the rest is its first network's."""
+    """Share of a network's map in that of a scan, 0 to 1; the rest is its first network's.
+
+    Where errors are white it is 1 − `first_share`, less the flatter that first map is, and none of
+    a piecewise constant one: a network that learned from structured errors blurs its edges.
+    """
     if not spec["first_share"]:
         return 1.0
-    return 1 - spec["first_share"] * (1 - structured_of(subject, channels))
+    white = 1 - structured_of(subject, channels)
+    if white <= NEXT_TO_NOTHING:
+        return 1.0
+    flat = flat_share(channels[FIRST], subject.mask)
+    return 1 - white * (spec["first_share"] + (1 - spec["first_share"]) * flat)
 
 
 def structured_of(subject, channels: dict) -> float:

@@ -43,7 +43,8 @@ NEXT_TO_NOTHING = 1e-3  # prior_error or share that is not worth its seconds
 # where edges are.
 GUIDED_WEIGHT = 4.0
 MOST_GUIDED = 0.7
-# From where to where in `flatness` the share of guided total variation grows, and how often.
+# From where to where in `flatness` a map counts as piecewise constant, and how many times the share
+# of guided total variation is larger there.
 FLAT, MORE_IF_FLAT = (1.47, 2.0), 5.4
 # Total variation loses fast where errors are structured: best powers of 1 − `structured_share` on
 # heads 2001 and 2003 with errors of 0.15 and 0.3 of the field's spread are 2 and 4 or more.
@@ -142,12 +143,8 @@ def guided_mean(
     Returns:
         χ, (X, Y, Z) float32 [ppm], zero outside the mask.
     """
-    # Strong sources are not what the share was made for, and tell nothing of the texture.
-    tissue = mask & ~strong_sources(chi, mask)
-    if 2 * tissue.sum() < mask.sum():  # a field in a mistaken unit
-        tissue = mask
-    share = min(share * float(chi[tissue].std()) / max(noise, 1e-9), MOST_GUIDED)
-    share = min(share * np.interp(flatness(chi, tissue), FLAT, (1, MORE_IF_FLAT)), 1)
+    share = min(share * float(chi[_tissue(chi, mask)].std()) / max(noise, 1e-9), MOST_GUIDED)
+    share = min(share * (1 + (MORE_IF_FLAT - 1) * flat_share(chi, mask)), 1)
     if share == 0:
         return chi
     sparse, corrected = guided_variations(
@@ -224,6 +221,21 @@ def structured_share(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, tv=None
     _, ratio = structured_noise(field, *geometry, left=left)
     low, high = np.log(STRUCTURED)
     return float(np.clip((np.log(max(ratio, 1e-9)) - low) / (high - low), 0, 1))
+
+
+def flat_share(chi, mask) -> float:
+    """How far a map is piecewise constant: 0 with texture, 1 for a phantom of flat regions.
+
+    Args:
+        chi: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
+    """
+    return float(np.interp(flatness(chi, _tissue(chi, mask)), FLAT, (0, 1)))
+
+
+def _tissue(chi, mask) -> np.ndarray:
+    """The mask without strong sources, which tell nothing of the texture, (X, Y, Z) bool."""
+    tissue = mask & ~strong_sources(chi, mask)
+    return tissue if 2 * tissue.sum() >= mask.sum() else mask  # a field in a mistaken unit
 
 
 def flatness(chi, mask) -> float:

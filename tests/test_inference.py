@@ -185,9 +185,9 @@ def test_total_variations_are_guided_by_the_first_map_of_each_network(networks, 
         make_spec({"inputs": ["field", "guided"]})
 
 
-@pytest.mark.parametrize("first_share", [1.0, 0.5])
+@pytest.mark.parametrize(("first_share", "flat"), [(1.0, 0.0), (0.5, 0.0), (0.5, 0.3), (0.5, 1.0)])
 def test_the_first_map_has_its_share_where_errors_are_white(
-    networks, tmp_path, monkeypatch, first_share
+    networks, tmp_path, monkeypatch, first_share, flat
 ):
     save_network(*networks["inversion"], tmp_path / "first.h5")
     keys = {"inputs": ["field", "first"], "filters": 2, "depth": 2, "norm": "none"}
@@ -196,12 +196,14 @@ def test_the_first_map_has_its_share_where_errors_are_white(
     model, spec = load_network(tmp_path / "second.h5")
     subject = subject_of((23, 31, 26))
     monkeypatch.setattr(inference, "data_step", lambda chi, *_, **__: chi)
+    monkeypatch.setattr(inference, "flat_share", lambda *_: flat)
     chi = {}
     for structured in (0.0, 0.4, 1.0):
         monkeypatch.setattr(inference, "structured_of", lambda *_, share=structured: share)
         chi[structured] = predict(model, spec, subject, mirrors=True)
     first = inference.scan_channels(spec, subject, mirrors=True)["first"]
-    white = first_share * first + (1 - first_share) * chi[1.0]
+    share = first_share + (1 - first_share) * flat
+    white = share * first + (1 - share) * chi[1.0]
     np.testing.assert_allclose(chi[0.0], white, atol=1e-6)
     np.testing.assert_allclose(chi[0.4], 0.6 * white + 0.4 * chi[1.0], atol=1e-6)
     assert np.abs(chi[1.0] - chi[0.0]).max() > 1e-3
@@ -218,6 +220,7 @@ def test_a_network_corrects_its_own_map_where_errors_are_structured(
     model, spec = load_network(tmp_path / "second.h5")
     subject = subject_of((23, 31, 26))
     geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
+    monkeypatch.setattr(inference, "flat_share", lambda *_: 0.0)
     for structured in (0.0, 0.1, 1.0):
         monkeypatch.setattr(inference, "structured_of", lambda *_, share=structured: share)
         first = inference.scan_channels(spec, subject)["first"]

@@ -77,6 +77,7 @@ def test_another_first_map_where_errors_are_white(files, tmp_path, monkeypatch):
     subject = make_subject(scan["field"], scan["mask"], VOXEL, (0, 0, 1), scan["magnitude"])
     geometry = (subject.field, subject.mask, VOXEL, subject.b0_dir)
     white = predict(*load_network(tmp_path / "white.h5"), subject)
+    monkeypatch.setattr(inference, "flat_share", lambda *_: 0.0)
     for structured in (0.0, 0.3, 1.0):
         monkeypatch.setattr(inference, "structured_of", lambda *_, share=structured: share)
         second = predict(*load_network(out, group="/first"), subject)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from network_model.refine import flatness, refine, structured_share
+from network_model.refine import flat_share, flatness, refine, structured_share
 from network_model.strong import fit_strong, mend_field, strong_sources
 from training_data.channels import make_channels
 from training_data.dipole import forward_field
@@ -265,6 +265,19 @@ def test_flatness_tells_flat_regions_from_texture():
     assert flatness(texture, mask) < 1.3
     assert flatness(texture, mask) < flatness(steps + 0.05 * texture, mask)
     assert flatness(3 * texture, mask) == pytest.approx(flatness(texture, mask), rel=1e-5)
+
+
+def test_flat_share_looks_away_from_strong_sources():
+    mask = np.ones((30, 32, 34), bool)
+    texture = 0.02 * smooth_noise(mask.shape, np.random.default_rng(3), 1.0)
+    steps = np.float32(0.05) * (np.arange(30) // 6 % 2)[:, None, None] * np.ones(mask.shape)
+    assert flat_share(texture, mask) == 0
+    assert flat_share(steps, mask) == 1
+    assert 0 < flat_share(steps + 0.4 * texture, mask) < 1
+    source = texture.copy()
+    source[10:14, 12:16, 12:16] += 2
+    assert flatness(source, mask) > flatness(texture, mask)
+    assert flat_share(source, mask) == 0
 
 
 def test_a_structured_share_that_is_known_already_changes_nothing(scan):
