@@ -125,31 +125,40 @@ def _with_first(chi, spec, subject, channels, memory_gb, mirrors) -> dict[str, n
 
 def predict_views(
     model: keras.Model, spec: dict, views, memory_gb: float | None = None, *, mirrors: bool = False
-) -> tuple[np.ndarray, float | None]:
+) -> tuple[np.ndarray, float | None, float]:
     """Susceptibility of a scan on its own grid: the mean over the grids that a network sees it on.
+
+    Other grids blur edges when their maps are brought back. Where errors are white they have the
+    less of their share the flatter the map on the scan's own grid is (`refine.flat_share`).
 
     Args:
         model, spec, memory_gb, mirrors: as in `predict`.
         views: as `align.views_of` returns them.
 
     Returns:
-        χ, (X, Y, Z) float32 [ppm], and the `structured_share` of the scan where its own grid is
-        among the views and it was found on the way, else None.
+        χ, (X, Y, Z) float32 [ppm]; the `structured_share` of the scan where its own grid is among
+        the views and it was found on the way, else None; and the share of the last view.
 
     Raises:
         ValueError: not even the smallest tile fits into the memory.
     """
-    chi, structured = np.float32(0), None
+    chi, structured, total, share = np.float32(0), None, 0.0, 1.0
     for view in views:
+        total += view.share
+        share = view.share / total
+        if structured is not None:
+            share *= 1 - (1 - structured) * flat_share(chi, views[0].subject.mask)
+            if share <= NEXT_TO_NOTHING:
+                return chi, structured, 0.0
         known = {} if structured is None else {SHARE: structured}
         subject, known = mended(spec, view.subject, known)
         channels = scan_channels(spec, subject, memory_gb, mirrors, known)
         seen = predict(model, spec, subject, memory_gb, mirrors=mirrors, channels=channels)
-        chi = chi + np.float32(view.share) * view.back(seen)
+        chi = chi + np.float32(share) * (view.back(seen) - chi)
         if view.voxel_mm is None and not channels.keys().isdisjoint((SHARE, "tv")):
             structured = structured_of(subject, channels)
         del channels, seen  # before the next one's are made
-    return chi, structured
+    return chi, structured, share
 
 
 def mended(spec: dict, subject, known: dict) -> tuple:

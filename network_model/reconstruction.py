@@ -202,9 +202,12 @@ def _invert(options: Options, subject: Subject, log, label: str):
     if len(views) < len(wanted):
         log("the scan's own grid alone: cubes would exceed the memory; allow more with --memory")
     aligned = _aligned(views, log)
-    chi, structured = inference.predict_views(
+    chi, structured, share = inference.predict_views(
         model, spec, views, options.memory_gb, mirrors=options.mirrors
     )
+    if share < 0.99 * views[-1].share:  # less than was wanted
+        log(f"flat regions: cubes, which would blur their edges, have {share:.2g} of the mean")
+        aligned["align_share"] = share
     chi_network = chi
     steps = [{"step": "network", "architecture": spec["architecture"], "inputs": spec["inputs"]}]
     steps[0] |= aligned | white | {"mirrors": options.mirrors}

@@ -76,19 +76,24 @@ def test_equals_the_network_on_the_padded_box(networks, name):
     assert np.count_nonzero(chi) > 0.9 * subject.mask.sum()
 
 
-def test_views_are_averaged_on_the_scans_own_grid(tmp_path):
+@pytest.mark.parametrize("flat", [0.0, 0.4, 1.0])
+def test_views_are_averaged_on_the_scans_own_grid(tmp_path, monkeypatch, flat):
     keys = INVERSION | {"inputs": ["field", "mask", "tv"], "residual": "tv"}
     model, spec = make_network(tmp_path / "tv.h5", keys)
     subject = subject_of((23, 31, 26))
     own, cubes = views = views_of(subject, spec["inputs"], choice="both")
-    chi, structured = inference.predict_views(model, spec, views)
+    monkeypatch.setattr(inference, "flat_share", lambda *_: flat)
+    chi, structured, share = inference.predict_views(model, spec, views)
     parts = predict(model, spec, subject), cubes.back(predict(model, spec, cubes.subject))
-    np.testing.assert_allclose(chi, (parts[0] + parts[1]) / 2, atol=1e-6)
+    assert share == pytest.approx(0.5 * (1 - flat * (1 - structured)))
+    np.testing.assert_allclose(chi, (1 - share) * parts[0] + share * parts[1], atol=1e-6)
     assert np.abs(parts[0] - parts[1]).max() > 1e-3
     assert np.all(chi[~subject.mask] == 0)
     geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
     assert structured == pytest.approx(structured_share(*geometry))
-    assert inference.predict_views(model, spec, [cubes])[1] is None  # not of the scan's own grid
+    alone = inference.predict_views(model, spec, [cubes])
+    assert alone[1:] == (None, 1)  # not of the scan's own grid
+    np.testing.assert_array_equal(alone[0], parts[1])
     # What the scan's own grid needs is not enough for the finer one.
     assert inference.affordable(spec, views, None) == views
     assert inference.affordable(spec, views, memory_for(spec, cubes.subject, 1)) == views
