@@ -26,6 +26,7 @@ from network_model.strong import (
     typical_misfit,
     within,
 )
+from training_data.backend import on_fastest
 from training_data.background import background
 from training_data.channels import TV_ITERATIONS
 from training_data.inversion import noise_weight, tv_admm
@@ -275,9 +276,9 @@ def _left_out(field, misfit, gone, mask, voxel_size):
 def _tv(field, weight, noise, mask, voxel_size, b0_dir) -> np.ndarray:
     """Total variation with data weights, (X, Y, Z) [ppm]."""
     weight_of_tv = noise_weight(noise)
-    return tv_admm(
+    return on_fastest(tv_admm)(
         field, mask, voxel_size, b0_dir, weight_of_tv, magnitude=weight, iterations=TV_ITERATIONS
-    )  # fmt: skip
+    )
 
 
 def _misfit_of_tv(field, weight, noise, mask, voxel_size, b0_dir) -> np.ndarray:
