@@ -158,6 +158,20 @@ def test_ratio_of_noise_to_signal_rises_where_the_error_is(head, b0_dir):
     np.testing.assert_allclose(scaled, found["white"] * clean, rtol=1e-3)
 
 
+def test_where_the_shells_lie_decides_nothing():
+    """The lowest hold so few frequencies of the cone that chance would decide for them."""
+    size = (2.0, 2.0, 2.0)
+    drawn = make_head((82, 96, 76), size, np.random.default_rng(3))
+    field = forward_field(drawn["chi"], size)
+    field = add_model_errors(field, drawn["chi"], drawn["mask"], size, np.random.default_rng(4))
+    found = []
+    for scale in np.linspace(0.85, 1.15, 13):  # another length of the millimeter moves them
+        k, errors, signal = error_and_signal(field, drawn["mask"], np.multiply(scale, size))
+        at = np.log([0.02, 0.03, 0.045, 0.07])
+        found.append(np.interp(at, np.log(k * scale), np.log(errors / signal)))
+    assert np.ptp(found, axis=0).max() < 0.5  # 1.3 without regard to their number
+
+
 @pytest.mark.parametrize("b0_dir", DIRECTIONS)
 def test_structured_errors_are_told_from_white_noise(head, b0_dir):
     mask = head["mask"]

@@ -25,6 +25,10 @@ SHELLS = 12
 LOW = 0.08  # what counts as low |k| [1/mm]
 WHITE_SHELLS = 2  # the highest ones, taken for white noise
 LEAST_SIGNAL = 0.02  # share of a shell's power that is taken for signal in any case
+# A shell of few frequencies on the cone has the share of errors of the next higher one as if that
+# had been seen so many times more. The lowest shells have 2 to 40, and what four of them hold by
+# chance took the Wiener inverse of the measured field of 2016 from 56.8 to 59.5.
+FEW = 100
 # Of `local_noise`: width of the cone in D, lowest |k| over that of the longest edge, and window.
 LOCAL_CONE, LOCAL_FROM, LOCAL_MM = 0.05, 0.3, 2.0
 KEPT_SPECTRA = 4
@@ -270,6 +274,10 @@ def _cone_shells(power, radius, kernel, voxel_size) -> np.ndarray:
     kept = (sums[1] > 0).all(1)
     number, powers, squares = (s[kept] for s in sums)
     total, errors = (powers / number).T
+    share = errors / np.maximum(total, np.finfo(float).tiny)
+    for i in reversed(range(len(share) - 1)):
+        share[i] += FEW / (number[i, 1] + FEW) * (share[i + 1] - share[i])
+    errors = share * total
     signal = np.maximum(total - errors, LEAST_SIGNAL * total) / (squares / number)[:, 0]
     return np.stack([np.sqrt(edges[:-1] * edges[1:])[kept], errors, signal])
 
