@@ -4,10 +4,19 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from network_model.refine import flat_share, flatness, refine, structured_share
+from network_model.refine import (
+    data_step,
+    flat_share,
+    flatness,
+    mean_off_cone,
+    refine,
+    structured_share,
+    towards_data,
+)
 from network_model.strong import fit_strong, mend_field, strong_sources
 from training_data.channels import make_channels
-from training_data.dipole import forward_field
+from training_data.dipole import dipole_kernel, forward_field
+from training_data.inversion import wiener
 from training_data.noise import add_complex_noise, smooth_noise
 from training_data.phantom import make_head
 from training_data.randomlabels import make_random_labels
@@ -45,6 +54,48 @@ def test_wrong_map_is_corrected_by_its_field(scan):
     better = refine(wrong, field, mask, VOXEL, B0)
     assert error(better, chi, mask) < 0.7 * error(wrong, chi, mask)
     assert misfit(better, field, mask) < 0.7 * misfit(wrong, field, mask)
+
+
+def test_mean_with_wiener_leaves_the_cone_alone(scan):
+    chi, field, mask = scan
+    wrong = ndimage.gaussian_filter(chi, 2) * mask
+    changed = mean_off_cone(wrong, field, mask, VOXEL, B0, share=0.8) - wrong
+    whole = 0.8 * (wiener(field, mask, VOXEL, B0) - wrong)
+    assert changed.dtype == np.float32
+    assert not changed[~mask].any()
+    kernel = np.abs(dipole_kernel(SHAPE, VOXEL, B0))
+    low = (
+        sum(np.meshgrid(*(np.fft.fftfreq(n) ** 2 for n in (*SHAPE[:2],)), indexing="ij"))[..., None]
+        + np.fft.rfftfreq(SHAPE[2]) ** 2
+    )
+    for where, least, most in ((kernel < 0.05, 0, 0.25), (kernel > 0.35, 0.75, 1.05)):
+        where &= low > 0.01  # where k is low the mask's edge spreads one over the other
+        sizes = [np.linalg.norm(np.fft.rfftn(x)[where]) for x in (changed, whole)]
+        assert least < sizes[0] / sizes[1] < most
+    half = mean_off_cone(wrong, field, mask, VOXEL, B0, share=0.4) - wrong
+    np.testing.assert_allclose(half, changed / 2, atol=1e-6)
+
+
+def test_mean_with_wiener_leaves_strong_sources_alone(bleeding):
+    chi, field, mask, source = bleeding
+    changed = mean_off_cone(chi, field, mask, VOXEL, B0, share=1.0)
+    np.testing.assert_array_equal(changed[source], chi[source])
+    chosen = mean_off_cone(chi, field, mask, VOXEL, B0, share=1.0, sources=~mask)
+    assert np.abs(chosen - chi)[source].max() > 0.02
+
+
+def test_the_next_network_is_given_what_the_errors_allow(scan):
+    chi, field, mask = scan
+    wrong = ndimage.gaussian_filter(chi, 2) * mask
+    geometry = (field, mask, VOXEL, B0)
+    white, half, structured = (
+        towards_data(wrong, *geometry, structured=share) for share in (0.0, 0.5, 1.0)
+    )
+    np.testing.assert_array_equal(white, data_step(wrong, *geometry, structured=0.0))
+    np.testing.assert_array_equal(structured, mean_off_cone(wrong, *geometry, share=0.7))
+    assert np.abs(half - data_step(wrong, *geometry, structured=0.5)).max() > 1e-4
+    for given in (white, half, structured):
+        assert error(given, chi, mask) < 0.95 * error(wrong, chi, mask)
 
 
 def test_output_is_masked_float32_on_the_grid(scan):
