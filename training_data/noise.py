@@ -143,7 +143,7 @@ def estimate_noise(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> float:
     return _spectrum(field, mask, voxel_size, b0_dir)[0]
 
 
-def error_and_signal(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)):
+def error_and_signal(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, few=FEW):
     """Power of noise and model error, and of χ, in shells of |k|, from the field alone.
 
     On the cone of the kernel a field holds errors only, off it D·χ and errors. With S the power on
@@ -152,12 +152,18 @@ def error_and_signal(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)):
     Args:
         field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
         voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
+        few: frequencies on the cone that the next higher shell counts for; 0: nothing is smoothed.
 
     Returns:
         centres of the shells, (n,) [1/mm], rising; power of the errors, (n,), and of χ, (n,), per
         voxel [ppm²], both positive. All are empty for a field of zeros, or a grid too small.
     """
-    return _spectrum(field, mask, voxel_size, b0_dir)[1].copy()
+    k, errors, total, squares, number = _spectrum(field, mask, voxel_size, b0_dir)[1]
+    share = errors / np.maximum(total, np.finfo(float).tiny)
+    for i in reversed(range(len(share) - 1)):
+        share[i] += few / (number[i] + few) * (share[i + 1] - share[i])
+    errors = share * total
+    return np.stack([k, errors, np.maximum(total - errors, LEAST_SIGNAL * total) / squares])
 
 
 def structured_noise(
@@ -179,9 +185,10 @@ def structured_noise(
         power of the errors there over that of χ. Both 0 where there is no such shell.
     """
     geometry = (mask, voxel_size, b0_dir)
-    k, errors, signal = error_and_signal(field, *geometry)
+    # The median over shells needs no smoothing, and total variation leaves a share that does rise.
+    k, errors, signal = error_and_signal(field, *geometry, few=0)
     if left is not None and len(k):
-        k_left, errors_left, _ = error_and_signal(left, *geometry)
+        k_left, errors_left, _ = error_and_signal(left, *geometry, few=0)
         errors = np.interp(k, k_left, errors_left) if len(k_left) else 0 * errors
     low = k < LOW
     if not low.any():
@@ -263,7 +270,7 @@ def _cone_noise(power, radius, kernel, voxel_size) -> float:
 
 
 def _cone_shells(power, radius, kernel, voxel_size) -> np.ndarray:
-    """|k|, power of the errors and of χ, (3, shells)."""
+    """|k|, power on the cone and off it, ⟨D²⟩ there, number on the cone, (5, shells)."""
     edges = np.geomspace(LOWEST_SHELL, 0.5 / min(voxel_size), SHELLS + 1)
     # Shells on the cone and shells off it, each summed over in one pass.
     shell = 2 * np.digitize(radius.ravel(), edges) + (np.abs(kernel.ravel()) < CONE)
@@ -274,12 +281,8 @@ def _cone_shells(power, radius, kernel, voxel_size) -> np.ndarray:
     kept = (sums[1] > 0).all(1)
     number, powers, squares = (s[kept] for s in sums)
     total, errors = (powers / number).T
-    share = errors / np.maximum(total, np.finfo(float).tiny)
-    for i in reversed(range(len(share) - 1)):
-        share[i] += FEW / (number[i, 1] + FEW) * (share[i + 1] - share[i])
-    errors = share * total
-    signal = np.maximum(total - errors, LEAST_SIGNAL * total) / (squares / number)[:, 0]
-    return np.stack([np.sqrt(edges[:-1] * edges[1:])[kept], errors, signal])
+    off = (squares / number)[:, 0]
+    return np.stack([np.sqrt(edges[:-1] * edges[1:])[kept], errors, total, off, number[:, 1]])
 
 
 def _power(field, mask, voxel_size, b0_dir):
