@@ -27,7 +27,7 @@ from network_model.inference import (
     tile_shape,
     tile_starts,
 )
-from network_model.refine import data_step, structured_share
+from network_model.refine import structured_share, towards_data
 from network_model.scaling import CHI_SCALE
 from network_model.subject import make_subject
 from network_model.unet import load_network, make_spec, read_spec, save_network
@@ -155,7 +155,8 @@ def test_a_second_network_is_given_the_first_ones_map(networks, tmp_path):
     subject = subject_of((23, 31, 26))
     channels = inference.scan_channels(spec, subject)
     geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
-    expected = data_step(predict(*first, subject), *geometry)
+    structured = inference.structured_of(subject, channels)
+    expected = towards_data(predict(*first, subject), *geometry, structured=structured)
     np.testing.assert_allclose(channels["first"], expected, atol=1e-6)
     mirrored = inference.scan_channels(spec, subject, mirrors=True)["first"]
     np.testing.assert_allclose(mirrored, expected, atol=1e-6)  # mirror images of tiles alone
@@ -200,7 +201,7 @@ def test_the_first_map_has_its_share_where_errors_are_white(
     make_network(tmp_path / "second.h5", keys)
     model, spec = load_network(tmp_path / "second.h5")
     subject = subject_of((23, 31, 26))
-    monkeypatch.setattr(inference, "data_step", lambda chi, *_, **__: chi)
+    monkeypatch.setattr(inference, "towards_data", lambda chi, *_, **__: chi)
     monkeypatch.setattr(inference, "flat_share", lambda *_: flat)
     chi = {}
     for structured in (0.0, 0.4, 1.0):
@@ -231,7 +232,7 @@ def test_a_network_corrects_its_own_map_where_errors_are_structured(
         first = inference.scan_channels(spec, subject)["first"]
         chi = predict(model, spec | {"first_share": 0.0}, subject)
         for _ in range(repeats):
-            step = data_step(chi, subject.field, *geometry, structured=structured)
+            step = towards_data(chi, subject.field, *geometry, structured=structured)
             channels = inference.scan_channels(spec, subject, known={"first": step})
             again = predict(model, spec | {"first_share": 0.0}, subject, channels=channels)
             chi = chi + min(structured / 0.3, 1) * (again - chi)

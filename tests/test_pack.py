@@ -8,7 +8,7 @@ from network_model import inference
 from network_model.inference import predict
 from network_model.pack import main
 from network_model.reconstruction import check_weights
-from network_model.refine import data_step
+from network_model.refine import structured_share, towards_data
 from network_model.subject import make_subject
 from network_model.unet import load_network, make_spec, read_spec
 
@@ -32,9 +32,11 @@ def test_each_network_is_given_the_map_of_the_one_before(files, tmp_path):
     subject = make_subject(scan["field"], scan["mask"], VOXEL, (0, 0, 1), scan["magnitude"])
     geometry = (subject.field, subject.mask, VOXEL, subject.b0_dir)
     chi = predict(*load_network(files[0]), subject)
+    structured = structured_share(*geometry)
     for file in files[1:]:
         model, spec = load_network(file)
-        channels = {"field": subject.field, "first": data_step(chi, *geometry)}
+        given = towards_data(chi, *geometry, structured=structured)
+        channels = {"field": subject.field, "first": given}
         chi = predict(model, spec, subject, channels=channels)
     np.testing.assert_allclose(predict(*load_network(out), subject), chi, atol=1e-6)
 
@@ -82,7 +84,7 @@ def test_another_first_map_where_errors_are_white(files, tmp_path, monkeypatch):
         monkeypatch.setattr(inference, "structured_of", lambda *_, share=structured: share)
         second = predict(*load_network(out, group="/first"), subject)
         first = (1 - structured) * white + structured * second
-        first = data_step(first, *geometry, structured=structured)
+        first = towards_data(first, *geometry, structured=structured)
         channels = inference.scan_channels(spec, subject)
         np.testing.assert_allclose(channels["first"], first, atol=1e-6)
         own = predict(model, spec | {"first_share": 0.0}, subject, channels=channels)
