@@ -30,7 +30,7 @@ from scipy import ndimage
 from network_model.strong import STRONG, fit_strong, mend_field, strong_sources
 from training_data.backend import on_fastest
 from training_data.channels import make_channels
-from training_data.dipole import field_inside
+from training_data.dipole import field_inside, near_cone
 from training_data.inversion import Problem, noise_weight, tv_admm, wiener
 from training_data.noise import estimate_noise, structured_noise
 
@@ -47,9 +47,10 @@ MOST_GUIDED = 0.7
 # From where to where in `flatness` a map counts as piecewise constant, and how many times the share
 # of guided total variation is larger there.
 FLAT, MORE_IF_FLAT = (1.47, 2.0), 5.4
-# How far in D "on the cone" reaches for the mean with the Wiener inverse: what is best there, by
-# least squares on the truth, is none of it at D = 0 and 0.6 to 0.9 from 0.2 on at middle |k|, alike
-# on the measured field and on heads with structured errors or remnants of the background.
+# How far in D "on the cone" reaches for the mean with the Wiener inverse. By least squares on the
+# truth, at middle |k|, the best share of it is higher where |D| > 0.2 than where |D| < 0.1 on every
+# scan: 0.6 for 0.3 on the measured field, 0.6 to 0.9 for at most 0.2 after V-SHARP and PDF, −0.3 to
+# 0.5 for −0.6 to 0.1 on heads with structured errors.
 OFF_CONE_WIDTH = 0.25
 # Share of that inverse in a network's map before the next network is given it, where all errors are
 # structured. The cube of `structured_share`: at a half a head after V-SHARP has 43.9, 44.0 and 44.3
@@ -155,7 +156,7 @@ def mean_off_cone(
     geometry = (mask, voxel_size, b0_dir)
     kept = ~(strong_sources(chi, mask) if sources is None else sources)
     p = Problem(kept * (wiener(field, *geometry) - chi), *geometry)
-    passed = 1 - np.exp(-((p.kernel / OFF_CONE_WIDTH) ** 2))
+    passed = 1 - near_cone(p.kernel, OFF_CONE_WIDTH)
     return chi + np.float32(share) * kept * p.paste(p.ifft(p.fft(p.field) * passed))
 
 

@@ -61,6 +61,11 @@ def dipole_kernel(shape, voxel_size, b0_dir=(0.0, 0.0, 1.0), xp=np, real: bool =
     return kernel
 
 
+def near_cone(kernel, width: float):
+    """exp(−(D/width)²): one on the cone, where a dipole kernel is zero, and nothing far off it."""
+    return array_module(kernel).exp(-((kernel / width) ** 2))
+
+
 def convolve(x, kernel):
     """Circular convolution of a real volume (X, Y, Z) with a kernel on its `rfftn` half grid."""
     fft = fft_module(x)

@@ -9,7 +9,7 @@ float32 with real FFTs.
 import numpy as np
 
 from training_data.backend import array_module, fft_module, over_slabs
-from training_data.dipole import dipole_kernel, field_inside, gradient
+from training_data.dipole import dipole_kernel, field_inside, gradient, near_cone
 from training_data.noise import WHITE_SHELLS, error_and_signal, estimate_noise
 from training_data.volume import bounding_box, crop_pad, next_fast_shape, uncrop
 
@@ -189,7 +189,7 @@ def wiener(
         # networks in this repository were trained with both forms as they are.
         white = errors[-WHITE_SHELLS:].mean()
         structured = np.maximum(errors - white, TINY * white) / signal
-        near = off_cone + (1 - off_cone) * p.xp.exp(-((p.kernel / CONE_WIDTH) ** 2))
+        near = off_cone + (1 - off_cone) * near_cone(p.kernel, CONE_WIDTH)
         r = _over_shells(p, voxel_size, k, WIENER_SHARE * structured) * near
         r += _over_shells(p, voxel_size, k, WIENER_SHARE * white / signal)
     weight = (r / prior_error * p.xp.ones(1)).astype(p.xp.float32)

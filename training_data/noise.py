@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from training_data.backend import fft_module, to_host
 from training_data.background import harmonics
-from training_data.dipole import convolve, dipole_kernel, forward_field
+from training_data.dipole import convolve, dipole_kernel, forward_field, near_cone
 from training_data.volume import bounding_box, crop_pad, next_fast_shape, uncrop
 
 CONE = 0.06  # |D| below this: the dipole passes next to nothing, what is measured there is error
@@ -159,7 +159,7 @@ def error_and_signal(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, few=FEW
         voxel [ppm²], both positive. All are empty for a field of zeros, or a grid too small.
     """
     k, errors, total, squares, number = _spectrum(field, mask, voxel_size, b0_dir)[1]
-    share = errors / np.maximum(total, np.finfo(float).tiny)
+    share = errors / total
     for i in reversed(range(len(share) - 1)):
         share[i] += few / (number[i] + few) * (share[i + 1] - share[i])
     errors = share * total
@@ -218,7 +218,7 @@ def local_noise(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> np.ndarray:
     centred = crop_pad(centred, box, shape)
     radius = _radius(shape, voxel_size)
     lowest = LOCAL_FROM * 0.5 / max(voxel_size)
-    cone = np.exp(-((dipole_kernel(shape, voxel_size, b0_dir) / LOCAL_CONE) ** 2))
+    cone = near_cone(dipole_kernel(shape, voxel_size, b0_dir), LOCAL_CONE)
     cone *= 1 - np.exp(-((radius / lowest) ** 2))
     passed = uncrop(convolve(centred, cone.astype(np.float32)), box, mask.shape)
     return local_rms(passed, mask, voxel_size) / np.float32(max(np.sqrt((cone**2).mean()), 1e-6))
