@@ -1,4 +1,5 @@
-# make demo · test · lint · step0 … step7 · bench · score. demo and test set themselves up.
+# make demo · test · lint · step0 … step5, step7 · bench · score. demo and test set themselves up.
+# Step 6 takes files: python network_model/reconstruct.py FIELD MASK -o CHI.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -10,7 +11,9 @@ ARGS ?=
 .PHONY: help setup demo test lint bench score step0 step1 step2 step3 step4 step5 step7 qsm-ci-entry
 
 help:
-	@echo "make demo | test | lint | bench | score | step0 ... step7 [CONFIG=configs/demo] [ARGS='key=value']"
+	@echo "make setup | demo | test | lint | bench | score | qsm-ci-entry [ARGS='key=value']"
+	@echo "make step0 ... step5 | step7 [CONFIG=configs/demo] [ARGS='key=value']"
+	@echo "python network_model/reconstruct.py FIELD MASK -o CHI   (step 6)"
 
 $(STAMP): requirements.txt pyproject.toml
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)

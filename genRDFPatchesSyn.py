@@ -4,8 +4,9 @@
 
 Crops each map to its mask's box, pads it to at least the patch size and cuts patches at a stride.
 The file holds `field`, `chi`, `mask` (N, x, y, z), `extra` (N, x, y, z, channels) where `inputs`
-asks for more, `sample` (N,) and `corner` (N, 3): one chunk = one patch. Each map is first finished
-in a part file of its own; a run that was killed goes on with the first part that is missing.
+asks for more, `sample` (N,) and `corner` (N, 3): one chunk = one patch; and the attributes `inputs`
+and `first_sha256`, of firstFile. Each map is first finished in a part file of its own; a run that
+was killed goes on with the first part that is missing.
 """
 
 import os
@@ -18,6 +19,7 @@ import numpy as np
 from configs import run_step, save_config
 from training_data.channels import FIRST, check_inputs, extra_channels, make_channels
 from training_data.nifti import check_same_grid, read_volume
+from training_data.origin import file_hashes, made_with
 from training_data.patchfile import create_patch_dataset, merge_parts
 from training_data.samples import (
     FIELD_FILE,
@@ -26,7 +28,7 @@ from training_data.samples import (
     read_sample,
     sample_folders,
 )
-from training_data.volume import bounding_box, crop_pad, patch_corners, window
+from training_data.volume import bounding_box, check_size, crop_pad, patch_corners, window
 
 TAG = "[3 genRDFPatchesSyn]"
 DTYPES = ("float32", "float16")
@@ -42,9 +44,7 @@ def check_options(config: dict) -> None:
             "network of step 4"
         )
     for key in ("patch_size", "overlap_size"):
-        size = config[key]
-        if len(size) != 3 or not all(isinstance(n, int) and n > 0 for n in size):
-            raise ValueError(f"{key} {size}: expected three positive whole numbers of voxels")
+        check_size(key, config[key], 1)
     if config["dtype"] not in DTYPES:
         raise ValueError(f"dtype {config['dtype']!r}: expected one of {', '.join(DTYPES)}")
     if config["compression"] not in ("lzf", None):
@@ -119,11 +119,13 @@ def write_part(folder: Path, part: Path, config: dict) -> None:
 def main(config: dict) -> None:
     """Run step 3: a part file per map, then one file; go on past a map that fails, exit 1."""
     check_options(config)
-    folders = sample_folders(Path(config["srcFolder"]), FIELD_FILE)
-    target = Path(config["dstFile"])
+    source, target = Path(config["srcFolder"]), Path(config["dstFile"])
+    folders = sample_folders(source, FIELD_FILE)
     names = [f.name for f in folders]
     maps = f"{len(names)}, {names[0]} to {names[-1]}"
-    save_config({**config, "samples": maps}, target.parent, free=("run", "dstFile", "processes"))
+    first = file_hashes(first=config["firstFile"]) if FIRST in config["inputs"] else {}
+    used = config | made_with(source) | first | {"samples": maps}
+    save_config(used, target.parent, free=("run", "dstFile", "processes"))
     parts_folder = target.parent / f"{target.stem}_parts"
     if target.is_file():
         shutil.rmtree(parts_folder, ignore_errors=True)  # left by a kill
@@ -139,7 +141,7 @@ def main(config: dict) -> None:
 
     for_each_map(todo, work, TAG, len(folders), config["processes"])
 
-    count = merge_parts(list(parts.values()), target, config["inputs"])
+    count = merge_parts(list(parts.values()), target, {"inputs": config["inputs"], **first})
     shutil.rmtree(parts_folder)
     print(f"{TAG} {count} patches of {len(folders)} maps in {target}", flush=True)
 

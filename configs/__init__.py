@@ -6,6 +6,7 @@ A path in a config file is relative to the project's root, one on the command li
 folder; ``{run}`` in any string is replaced by the key ``run``.
 """
 
+import argparse
 import ast
 import difflib
 import importlib
@@ -25,6 +26,17 @@ def die(message: str) -> None:
     sys.stdout.flush()
     sys.stderr.write("error: " + " ".join(str(message).split()) + "\n")
     raise SystemExit(1)
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser whose errors are one line, after a tag, and exit status 1."""
+
+    def __init__(self, *args, tag: str = "", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.tag = tag
+
+    def error(self, message):
+        die(f"{self.tag} {message}")
 
 
 def load_config(step: str, argv: list[str]) -> dict:
@@ -99,8 +111,12 @@ def run_step(step: str, main) -> None:
     """Entry point of a numbered script: load and print its config, run ``main(config)``.
 
     A ValueError or OSError, the kinds that bad input raises, becomes one line and exit status 1.
+    ``--help`` prints the step's config with its comments.
     """
     number = step.removeprefix("step").replace("_", " ", 1)
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(Path(importlib.import_module(f"configs.{step}").__file__).read_text(), end="")
+        return
     try:
         config = load_config(step, sys.argv[1:])
         print(f"[{number}] configuration\n{pprint.pformat(config, sort_dicts=False)}", flush=True)

@@ -1,4 +1,4 @@
-"""Score card: every method on every validation case, none of which any network was trained on.
+"""Score card: every method on every validation case.
 
 python network_model/scorecard.py [file of changed keys] [key=value ...]
 """

@@ -15,11 +15,12 @@ config = {
     "first": 0,  # index of the first one; two processes may share a folder by different ranges
     "seed": 0,  # a map depends on (seed, index) only
     "processes": 1,  # that work side by side and share the cores; the maps are the same
-    # Elastic transform, as shares of the grid's second size N, so that any grid is deformed alike
+    # Elastic transform, as shares of the grid's second size N, so that any grid is deformed alike.
+    # Axes are those of the map turned closest to right, anterior, superior, however it is stored.
     "elastic": "inplane",  # "inplane" (release): nothing moves along z; "3d"; "none"
     "elasticAlpha": 2.0,  # displacements = alpha·N·G_σ(U(−1, 1)): about 0.6 voxel rms at N = 160
     "elasticSigma": 0.08,  # width σ of their filter: 12.8 voxels at N = 160, the size of a gyrus
-    "elasticAffine": 0.08,  # corners of the affine map move by up to this: ±12.8 voxels at N = 160
+    "elasticAffine": 0.08,  # corners of the affine map move by up to this share of each axis
     # Mask: the SMV operator takes off the rim, where interpolation mixes brain with nothing
     "erosionRadius": 2.0,  # [mm]; applied once for the mask, once more for the inner brain; 0: none
     # One of these with equal chance

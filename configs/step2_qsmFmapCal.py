@@ -8,7 +8,7 @@ config = {
     "srcFolder": "runs/{run}/1_chi",  # step 1's output; the fields are written beside the maps
     "device": "auto",  # "gpu" (CuPy), "cpu" (SciPy), or "auto": the GPU where there is one
     "processes": 1,  # that work side by side and share the cores; the maps are the same
-    "pad": True,  # zero-pad to twice the brain: no field wraps around; False: as the 2020 release
+    "pad": True,  # zero-pad to twice the brain; False: fields wrap around, as in the 2020 release
     "voxel_size": None,  # [mm], three numbers; None: from each file's header
     "b0_dir": None,  # direction of B0 in voxel axes; None: from sample.json, else from the affine
     "seed": 0,  # of the noise; a map's noise depends on (seed, index) only

@@ -29,11 +29,11 @@ config = {
     "maskFile": None,  # brain mask of it
     "magnitudeFile": None,  # its magnitude, 3-D or 4-D; None: W is the mask
     "unit": "ppm",  # of the field: "ppm", "Hz" (needs b0) or "rad" (needs b0 and te)
-    "b0": None,  # field strength [T]
-    "te": None,  # echo time [s]
+    "b0": None,  # field strength [T]; None: from the field's JSON sidecar
+    "te": None,  # echo time [s]; None: from the field's JSON sidecar
     "sign": 1,  # -1 for scanners whose phase has the other sign
     "echo": None,  # of a 4-D magnitude, from 0; None: the second
-    "b0_dir": None,  # direction of B0 in voxel axes; None: from the affine
+    "b0_dir": None,  # direction of B0 in voxel axes of the file; None: JSON sidecar, else affine
     "mend": True,  # leave out field that no source explains, and slow courses of it
     "target_crop": "2020",  # centred in x and y, random in z; or "random" in all three
     # Losses

@@ -2,7 +2,8 @@
 
 python network_model/model_finetune/train.py [file of changed keys] [key=value ...]
 
-The defaults are those of the 2020 release; rounds=0 or iterations=0 is plain inference.
+The defaults are those of the 2020 release but for `mend`; rounds=0 or iterations=0 is plain
+inference.
 """
 
 config = {

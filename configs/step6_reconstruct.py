@@ -12,13 +12,15 @@ config = {
     "echo": None,  # of a 4-D magnitude, from 0; None: the second, as in the 2020 release
     "b0_dir": None,  # direction of B0 in voxel axes of the file; None: JSON sidecar, else affine
     "memory_gb": 8.0,  # tiles where the whole box needs more [GiB]
-    "mirrors": True,  # mean of the answers to the scan's eight mirror images
+    # Mean over mirror images: all eight of a whole volume; tiles are mirrored in turn
+    "mirrors": True,
     # Resample for the network: "on" (and turn to B0 ∥ z), "off", "both" (mean of the maps on the
     # scan's grid and on cubes), "auto" ("on" for plain networks, "both" where voxels are elongated)
     "align": "auto",
     "align_voxel_mm": 1.0,  # voxel edge that plain networks are trained at [mm]
     "reference": "none",  # subtract the mean of the "brain" or of a mask file; "none"
-    # Fine-tuning of the weights (step 5), off by default: minutes, and little beyond the refinement
+    # Fine-tuning of the weights (step 5), off by default: minutes, and little beyond the refinement.
+    # Of several networks the first one's move, and the others are given its new map.
     "finetune": 0,  # iterations
     "learning_rate": 1e-4,  # Adam; ten times step 5's, because a scan has hundreds of iterations
     "decay_every": 200,  # iterations after which the learning rate is multiplied by e^−0.1

@@ -9,7 +9,8 @@ config = {
     "srcFolder": "runs/{run}/5_finetune",  # step 5's output: chi_round00.nii.gz and chi.nii.gz
     "truthFile": "runs/{run}/0_phantom/head_2/chi.nii.gz",  # reference χ, NIfTI [ppm]
     "labelsFile": "runs/{run}/0_phantom/head_2/labels.nii.gz",  # for region scores; None: without
-    "compare": ["tkd", "l2"],  # classical inversions: "tkd", "l2", "ndi", "tv", "tv_nonlinear"
+    # Classical inversions: "tkd", "l2", "wiener", "ndi", "tv", "tv_nonlinear"
+    "compare": ["tkd", "l2"],
     "dstFolder": "runs/{run}/7_evaluate",  # scores.csv, comparison.png, a NIfTI per inversion
     # The scan; as long as fieldFile is None, it is the one that step 5 worked on
     "fieldFile": None,  # local field, NIfTI

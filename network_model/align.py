@@ -44,6 +44,12 @@ class View:
     voxel_mm: float | None = None
 
 
+def check_choice(choice: str) -> None:
+    """Raise a ValueError for what is none of `CHOICES`."""
+    if choice not in CHOICES:
+        raise ValueError(f"align {choice!r}: expected one of {', '.join(CHOICES)}")
+
+
 def views_of(subject, inputs, voxel_mm: float = 1.0, choice: str = "auto") -> list[View]:
     """The grids on which a network with these inputs ought to see a scan.
 
@@ -52,16 +58,16 @@ def views_of(subject, inputs, voxel_mm: float = 1.0, choice: str = "auto") -> li
         inputs: the network's channels; one with a direct inversion knows the grid from that.
         voxel_mm: voxel edge of a plain network's training data [mm].
         choice: "off": the scan's own grid. "on": isotropic voxels of `voxel_mm` with B0 along z.
-            "both": the mean of the scan's own grid and a grid of cubes, whose errors differ. Of
+            "both": the mean of the scan's own grid and a grid of cubes, whose errors differ: of
             the scan's shortest edge where voxels are elongated, the longer they are the less of
-            it; else of `FINER` of it. "auto": "on" for plain networks where tilt or voxel size
-            differ, "both" for others where voxels are elongated.
+            it; else of `FINER` of that edge; within `TRAINED_MM`. "auto": "on" for plain
+            networks where tilt or voxel size differ, "both" for others where voxels are
+            elongated.
 
     Raises:
         ValueError: unknown choice.
     """
-    if choice not in CHOICES:
-        raise ValueError(f"align {choice!r}: expected one of {', '.join(CHOICES)}")
+    check_choice(choice)
     if choice == "auto":
         choice = _best_choice(subject, inputs, voxel_mm)
     if choice == "off":

@@ -3,9 +3,10 @@
 Files are found by patterns in the shell's manner, matched against the path below the study's
 folder; `*` also matches across folders. Which mask belongs to which field is told by the entities
 of their names (`sub-`, `ses-`, `acq-`, `run-` …), then by how close they lie, then by the order of
-the patterns.
+the patterns. Where that leaves several, none is taken.
 """
 
+import dataclasses
 import fnmatch
 import itertools
 import json
@@ -43,6 +44,7 @@ class ScanFiles:
         field: local field; mask, labels, reference: or None where nothing matches.
         magnitudes: echoes in their order, or one file, or none.
         rivals: further fields that would give a map of the same name.
+        several: kind → files that suit it equally well; it has no file then.
     """
 
     name: str
@@ -52,6 +54,7 @@ class ScanFiles:
     labels: Path | None = None
     reference: Path | None = None
     rivals: tuple[Path, ...] = ()
+    several: dict[str, list[Path]] = dataclasses.field(default_factory=dict)
 
     def output(self, out: Path) -> Path:
         """Where its map goes below a derivatives folder."""
@@ -123,26 +126,32 @@ def _matches(images, globs) -> dict[Path, int]:
 
 def _scan_files(study: Path, name: str, fields: list[Path], of: dict) -> ScanFiles:
     first, *rivals = fields
-    best = {kind: _best(first, of.get(kind, {})) for kind in of if kind != "field"}
+    best = {kind: _best(first, of.get(kind, {}), kind) for kind in of if kind != "field"}
+    several = {k: v for k, v in best.items() if len({str(_but_echo(p)) for p in v}) > 1
+               or (k != "magnitude" and len(v) > 1)}  # fmt: skip
+    best = {kind: found for kind, found in best.items() if kind not in several}
     one = {k: study / v[0] for k, v in best.items() if v and k != "magnitude"}
     magnitudes = tuple(study / m for m in best.get("magnitude", []))
     return ScanFiles(
-        name, study / first, magnitudes=magnitudes, rivals=tuple(study / r for r in rivals), **one
-    )
+        name, study / first, magnitudes=magnitudes, rivals=tuple(study / r for r in rivals),
+        several={k: [study / p for p in v] for k, v in several.items()}, **one,
+    )  # fmt: skip
 
 
-def _best(field: Path, candidates: dict[Path, int]) -> list[Path]:
-    """Candidates that suit a field best, echoes in their order; empty if none does."""
+def _best(field: Path, candidates: dict[Path, int], kind: str) -> list[Path]:
+    """Candidates that suit a field best, echoes in their order; empty if none does.
+
+    The mask of another region than the brain (`label-`) is no brain mask.
+    """
     wanted = entities(field)
     ranked = {}
     for path, order in candidates.items():
         rank = _rank(field, wanted, path, order)
+        if kind == "mask" and entities(path).get("label", "brain").lower() != "brain":
+            continue
         if rank is not None:
             ranked.setdefault(rank, []).append(path)
-    if not ranked:
-        return []
-    found = sorted(ranked[max(ranked)], key=_echo)
-    return [path for path in found if _but_echo(path) == _but_echo(found[0])]
+    return sorted(ranked[max(ranked)], key=_echo) if ranked else []
 
 
 def _rank(field: Path, wanted: dict, path: Path, order: int):

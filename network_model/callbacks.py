@@ -7,10 +7,6 @@ from pathlib import Path
 
 import h5py
 import keras
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 
 @keras.saving.register_keras_serializable("qsminvnet")
@@ -109,7 +105,10 @@ def cut_rows(path, count: int) -> None:
 
 def plot_curves(path, columns: dict[str, list[float]], x: str, title: str) -> None:
     """Draw columns of a log against column `x`, on a logarithmic scale, as a PNG."""
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    from matplotlib.figure import Figure  # a reconstruction does without
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
     for name, values in columns.items():
         if name != x and name != "learning_rate":
             axes.plot(columns[x], values, label=name, linewidth=1.5)
@@ -118,7 +117,6 @@ def plot_curves(path, columns: dict[str, list[float]], x: str, title: str) -> No
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))  # beside the curves
     temporary = Path(path).with_name(f".{Path(path).stem}.tmp.png")
     figure.savefig(temporary, dpi=120)
-    plt.close(figure)
     os.replace(temporary, path)
 
 

@@ -1,4 +1,7 @@
-"""Validation cases of the score card: heads that no network is trained on, and what was measured.
+"""Validation cases of the score card: simulated heads, and what was measured.
+
+Step 0's heads with seeds of 1000 and more and the FANSI phantom were never trained on; COSMOS, of
+the head that the measured field is of, was.
 
 Simulated fields are made with 2× zero padding and complex-domain noise whose standard deviation
 follows the magnitude.

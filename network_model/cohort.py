@@ -1,8 +1,8 @@
 """Step 6 on a whole study: every local field below a BIDS folder, in one process or on a cluster.
 
 One scan that fails does not stop the others; a scan whose map is there and was made with the same
-weights and parameters from files that are not newer is skipped. On a SLURM cluster, start Dask's
-scheduler and workers once (`pip install dask-jobqueue`, in a session that stays open)
+weights and parameters from files and sidecars that are not newer is skipped. On a SLURM cluster,
+start Dask's scheduler and workers once (`pip install dask-jobqueue`, in a session that stays open)
 
     from dask_jobqueue import SLURMCluster
     cluster = SLURMCluster(cores=4, processes=1, memory="16GB", walltime="02:00:00",
@@ -28,7 +28,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from network_model.bids import ScanFiles, dataset_files, find_scans, source_uri
-from network_model.reconstruction import Options, check_weights, reconstruct
+from network_model.reconstruction import (
+    REGIONS,
+    Options,
+    check_numbers,
+    check_weights,
+    reconstruct,
+    weights_files,
+)
 from network_model.sidecar import read_sidecar, sidecar_number, sidecar_path, tool_version
 from network_model.subject import DEFAULT_ECHO
 from training_data.backend import cores
@@ -66,7 +73,8 @@ def run_cohort(study, out, template: Options, patterns: dict, workers=1, schedul
     study, out = Path(study).absolute(), Path(out).absolute()
     if study.resolve() == out.resolve():
         raise ValueError(f"{out}: is the study itself; choose a folder such as derivatives/qsm")
-    digest = check_weights(template.weights_file)
+    check_numbers(template)
+    digest = "".join(check_weights(path) for path in weights_files(template.weights_file))
     scans = find_scans(study, out, _with_reference(patterns, template.reference))
     for name, text in dataset_files(study, out).items():
         _write(out / name, text)
@@ -78,31 +86,42 @@ def run_cohort(study, out, template: Options, patterns: dict, workers=1, schedul
             done = _finished(options, extra)
             rows[scan.name] = _row(scan.name, "skipped", done) if done else None
             todo |= {} if done else {scan.name: (options, extra)}
-        except ValueError as problem:
+        except (ValueError, OSError) as problem:
             rows[scan.name] = _row(scan.name, "failed", message=str(problem))
     print(f"{len(scans)} scans, {len(todo)} to do", flush=True)
-    with _executor(workers, scheduler) if todo else contextlib.nullcontext() as pool:
-        _run_all(pool, todo, rows)
+    try:
+        with _executor(workers, scheduler) if todo else contextlib.nullcontext() as pool:
+            _run_all(pool, todo, rows)
+    except KeyboardInterrupt:
+        stopped = [row or _row(name, "stopped") for name, row in rows.items()]
+        _write_summary(out, stopped)
+        raise
     return _summarize(out, [rows[scan.name] for scan in scans])
 
 
 def _with_reference(patterns: dict, reference: str) -> dict:
-    return patterns | ({} if reference in ("none", "brain") else {"reference": [reference]})
+    return patterns | ({} if reference in REGIONS else {"reference": [reference]})
 
 
 def scan_options(scan: ScanFiles, out: Path, template: Options) -> Options:
     """Options of one scan.
 
     Raises:
-        ValueError: no mask or reference matches, or several fields would give one map.
+        ValueError: no mask or reference matches, several files do, or several fields would give
+            one map.
     """
     if scan.rivals:
         files = ", ".join(map(str, (scan.field, *scan.rivals)))
         raise ValueError(f"several local fields for one map: {files}; narrow fieldPatterns")
+    for kind, files in scan.several.items():
+        if kind != "labels" or template.report:
+            listed = ", ".join(map(str, files))
+            remedy = "name it more narrowly" if kind == "reference" else f"narrow {kind}Patterns"
+            raise ValueError(f"several files may be the {kind} of {scan.field}: {listed}; {remedy}")
     if scan.mask is None:
         raise ValueError(f"{scan.field}: no mask matches it; change maskPatterns")
     reference = template.reference
-    if reference not in ("none", "brain"):
+    if reference not in REGIONS:
         if scan.reference is None:
             raise ValueError(f"{scan.field}: no reference mask matches {reference!r}")
         reference = str(scan.reference)
@@ -158,8 +177,11 @@ def _finished(options: Options, extra: dict) -> dict:
     output = Path(options.output)
     if not output.is_file() or (options.report and not Path(options.report).is_file()):
         return {}
-    inputs = (options.field_file, options.mask_file, options.magnitude_file, options.labels_file)
-    if max(os.path.getmtime(i) for i in inputs if i) > output.stat().st_mtime:
+    inputs = [options.field_file, options.mask_file, options.magnitude_file, options.labels_file]
+    inputs += [] if options.reference in REGIONS else [options.reference]
+    inputs = [Path(i) for i in inputs if i]
+    inputs += [s for i in inputs if (s := sidecar_path(i)).is_file()]
+    if max(os.path.getmtime(i) for i in inputs) > output.stat().st_mtime:
         return {}
     try:
         sidecar = read_sidecar(output)
@@ -252,11 +274,7 @@ def _row(name: str, state: str, sidecar: dict | None = None, message: str = "") 
 
 def _summarize(out: Path, rows: list[dict]) -> list[dict]:
     """Write and print the table; a ValueError names what failed."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    _write(out / "summary.csv", text.getvalue())
+    _write_summary(out, rows)
     shown = [list(rows[0])[:-1], *([_cell(v) for v in row.values()][:-1] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     for line in shown:
@@ -270,6 +288,14 @@ def _summarize(out: Path, rows: list[dict]) -> list[dict]:
             f"{out / 'summary.csv'}"
         )
     return rows
+
+
+def _write_summary(out: Path, rows: list[dict]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    _write(out / "summary.csv", text.getvalue())
 
 
 def _cell(value) -> str:

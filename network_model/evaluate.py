@@ -8,14 +8,13 @@ The first form scores step 5's maps: the plain network's and the fine-tuned one.
 with a row per method; scores.csv, the classical maps and a picture go to a folder.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from configs import die, run_step, save_config, write_text
+from configs import Parser, die, run_step, save_config, write_text
 from network_model.figures import comparison_figure
 from network_model.metrics import csv_text, score, table
 from network_model.subject import UNITS, Scan, load_subject
@@ -113,7 +112,7 @@ def classical_maps(scan: dict, compare, truth, folder=None) -> dict[str, np.ndar
 
 def command_line(argv: list[str]) -> None:
     """The second form: one map, its reference and whatever else is at hand."""
-    parser = argparse.ArgumentParser(prog="evaluate.py", description="Score a χ map [ppm].")
+    parser = Parser(tag=TAG, prog="evaluate.py", description="Score a χ map [ppm].")
     parser.add_argument("chi", help="map to score, NIfTI")
     for name in ("truth", "mask"):
         parser.add_argument(f"--{name}", required=True, help="NIfTI on the map's grid")
@@ -137,7 +136,8 @@ def command_line(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] and sys.argv[1].endswith((*SUFFIXES, "-h", "--help")):
+    # Of the two forms only the second has options or takes a volume.
+    if any(a.startswith("-") or (a.endswith(SUFFIXES) and "=" not in a) for a in sys.argv[1:]):
         command_line(sys.argv[1:])
     else:
         run_step("step7_evaluate", main)

@@ -5,59 +5,21 @@ variation; no label is used. Batch norms keep their trained statistics, so that 
 inference and every map is what the network gives for this volume.
 """
 
-import inspect
-from dataclasses import dataclass
-
 import keras
 import numpy as np
 from tqdm import tqdm
 
 from network_model.callbacks import ExponentialSteps, load_state, save_state
-from network_model.inference import network_volume
+from network_model.inference import network_volume, predict_views
 from network_model.layers import CalFMLayer
 from network_model.losses import NDIErr, TotalVariation
 from network_model.scaling import CHI_SCALE, FIELD_SCALE
+from network_model.tuning import Tuning
 from training_data.inversion import MARGIN
 from training_data.volume import crop_pad, next_fast_shape, pad_widths, uncrop
 
 METHODS = ("network", "image", "both")
-TRAINABLE = ("all", "norm", "last")
 LOSSES = ("loss", "data", "tv")  # the latter two without their weights
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """How a network is fine-tuned; the defaults are those of the 2020 release.
-
-    Attributes:
-        data_weight: weight of the data consistency.
-        tv_weight: weight of the total variation; 0.002 was used at low SNR.
-        learning_rate: of Adam, times e^−0.1 every `decay_every` iterations.
-        trainable: "all" weights, scale and shift of the "norm" layers, or the "last" convolution.
-    """
-
-    data_weight: float = 1.0
-    tv_weight: float = 0.001
-    learning_rate: float = 1e-5
-    decay_every: int = 200
-    trainable: str = "all"
-
-    @classmethod
-    def from_config(cls, config: dict) -> "Tuning":
-        """The tuning's keys out of a step's config."""
-        return cls(**{name: config[name] for name in cls.__dataclass_fields__ if name in config})
-
-    def __post_init__(self):
-        if self.trainable not in TRAINABLE:
-            raise ValueError(
-                f"trainable {self.trainable!r}: expected one of {', '.join(TRAINABLE)}"
-            )
-        for name, low in (("data_weight", 0), ("tv_weight", 0)):
-            if not getattr(self, name) >= low:
-                raise ValueError(f"{name} {getattr(self, name)}: expected a number >= {low}")
-        for name in ("learning_rate", "decay_every"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} {getattr(self, name)}: expected a number > 0")
 
 
 @keras.saving.register_keras_serializable("qsminvnet")
@@ -155,7 +117,7 @@ def freeze_all_but(model: keras.Model, trainable: str) -> None:
 
 
 def tuning_model(model: keras.Model, shape, box, subject) -> keras.Model:
-    """Network followed by the dipole model on a grid wide enough that no field wraps around.
+    """Network followed by the dipole model on a grid that is zero-padded beyond the brain.
 
     Args:
         model: the network; shape: its grid and channels (X, Y, Z, C).
@@ -179,25 +141,19 @@ def tuning_model(model: keras.Model, shape, box, subject) -> keras.Model:
     return keras.Model(inputs, {"target_field": field, "target_chi": chi}, name="finetuning")
 
 
-def refine_image(chi, subject, structured=None, **options) -> np.ndarray:
-    """The map moved instead of the weights: `refine.py` on a subject.
+def fine_tune(given, tuned, tuning: Tuning, iterations: int, mirrors: bool, label: str = ""):
+    """χ of a scan after the weights have moved, (X, Y, Z) float32 [ppm] on its own grid.
+
+    Of several networks in a row the first one's weights move, and the others are given its new map.
 
     Args:
-        chi: the network's map, (X, Y, Z) [ppm].
-        subject: a `Subject`.
-        structured: `structured_share` of the subject's field where it is known already.
-        options: further keywords of `refine`.
-
-    Raises:
-        ValueError: an option that `refine` does not have.
+        given: model, specification, views and memory as `inference.predict_views` takes them.
+        tuned: the network that is tuned, from `inference.network_to_tune`, and its specification.
+        tuning, iterations, label: see `FineTuner`; mirrors: see `inference.predict`.
     """
-    from network_model.refine import refine
-
-    given = ("chi_network", "field", "mask", "voxel_size", "b0_dir", "magnitude", "structured")
-    known = [name for name in inspect.signature(refine).parameters if name not in given]
-    unknown = [name for name in options if name not in known]
-    if unknown:
-        raise ValueError(f"refine option {unknown[0]!r}: expected one of {', '.join(known)}")
-    geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
-    known = {"magnitude": subject.magnitude, "structured": structured}
-    return refine(chi, subject.field, *geometry, **known, **options)
+    _, spec, views, _ = given
+    tuner = FineTuner(*tuned, views[0].subject, tuning)
+    tuner.run(iterations, label)
+    if spec["tile"]:
+        return predict_views(*given, mirrors=mirrors, tuned=tuner.chi())[0]
+    return views[0].back(tuner.chi())

@@ -43,7 +43,9 @@ RAMP = 16  # voxels over which two tiles are blended
 FORWARD_COPIES = 9
 TRAINING_COPIES = 20
 BYTES_PER_VALUE = 4
-SHARE = "structured_share"  # a number that the channels of a scan carry along, none of the inputs
+# What the channels of a scan carry along besides a network's inputs: a number, and the map of a
+# first network that was tuned on the scan.
+SHARE, TUNED = "structured_share", "tuned"
 BASE_GB = 1.0  # Keras, TensorFlow and the libraries
 VOLUME_COPIES = 44  # float32 copies of the whole volume that the input channels need
 GIB = 1024**3
@@ -125,7 +127,13 @@ def _with_first(chi, spec, subject, channels, memory_gb, mirrors) -> dict[str, n
 
 
 def predict_views(
-    model: keras.Model, spec: dict, views, memory_gb: float | None = None, *, mirrors: bool = False
+    model: keras.Model,
+    spec: dict,
+    views,
+    memory_gb: float | None = None,
+    *,
+    mirrors: bool = False,
+    tuned=None,
 ) -> tuple[np.ndarray, float | None, float]:
     """Susceptibility of a scan on its own grid: the mean over the grids that a network sees it on.
 
@@ -135,6 +143,8 @@ def predict_views(
     Args:
         model, spec, memory_gb, mirrors: as in `predict`.
         views: as `align.views_of` returns them.
+        tuned: on the grid of the first view, the map that the first of several networks has there
+            after fine-tuning (`network_to_tune`), for the others to correct; or None.
 
     Returns:
         χ, (X, Y, Z) float32 [ppm]; the `structured_share` of the scan where its own grid is among
@@ -153,6 +163,8 @@ def predict_views(
                 return chi, structured, 0.0
         known = {} if structured is None else {SHARE: structured}
         subject, known = mended(spec, view.subject, known)
+        if tuned is not None and view is views[0]:
+            known = known | {TUNED: tuned}
         channels = scan_channels(spec, subject, memory_gb, mirrors, known)
         seen = predict(model, spec, subject, memory_gb, mirrors=mirrors, channels=channels)
         chi = chi + np.float32(share) * (view.back(seen) - chi)
@@ -289,8 +301,11 @@ def _first_map(spec, subject, memory_gb, mirrors, known, structured: float) -> n
         mirrored = mirrors and first["tile"] > 0
         if before and _same_first(before, first):
             known = known | {FIRST: inner[FIRST]}
-        inner = scan_channels(first, subject, memory_gb, mirrored, known=known)
-        chi = predict(model, first, subject, memory_gb, mirrors=mirrored, channels=inner)
+        if TUNED in known and FIRST not in first["inputs"]:
+            chi = known[TUNED]
+        else:
+            inner = scan_channels(first, subject, memory_gb, mirrored, known=known)
+            chi = predict(model, first, subject, memory_gb, mirrors=mirrored, channels=inner)
         total += np.float32(share) * chi
         before = first
     return total

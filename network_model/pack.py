@@ -18,16 +18,17 @@ from pathlib import Path
 import h5py
 
 import network_model.quiet  # noqa: F401  before Keras
-from configs import die, write_text
-from network_model.unet import file_hash, load_network, make_spec, read_spec, save_network
+from configs import Parser, die, write_text
+from network_model.unet import load_network, make_spec, read_spec, save_network
 from training_data.channels import FIRST
+from training_data.origin import file_hash
 
 TAG = "[pack]"
 
 
 def parser() -> argparse.ArgumentParser:
     """Command line."""
-    p = argparse.ArgumentParser(prog="pack.py", description=__doc__.splitlines()[0])
+    p = Parser(tag=TAG, prog="pack.py", description=__doc__.splitlines()[0])
     p.add_argument("output", type=Path, help="weights file to write")
     p.add_argument("networks", type=Path, nargs="+", help="weights files of step 4, first to last")
     p.add_argument("--first-share", type=float, nargs="*", help="of every network but the first")

@@ -14,20 +14,13 @@ import argparse
 import re
 import sys
 
-from configs import die, load_config
+from configs import Parser, die, load_config
 from network_model.reconstruction import Options, reconstruct
 from network_model.subject import UNITS, Scan
 
 TAG = "[6 reconstruct]"
 PATTERNS = ("field", "mask", "magnitude", "labels")
 TUNING_KEYS = ("data_weight", "tv_weight", "learning_rate", "decay_every", "trainable")
-
-
-class _Parser(argparse.ArgumentParser):
-    """Argument parser whose errors are one line and exit status 1, as everywhere else."""
-
-    def error(self, message):
-        die(f"{TAG} {message}")
 
 
 def gigabytes(text: str) -> float:
@@ -40,7 +33,7 @@ def gigabytes(text: str) -> float:
 
 def parser() -> argparse.ArgumentParser:
     """The command line; an option that is not given is None and taken from the config."""
-    p = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(tag=TAG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("field", nargs="?", help="local field, NIfTI")
     p.add_argument("mask", nargs="?", help="brain mask on the same grid")
     p.add_argument("-o", "--output", help="susceptibility map to write, .nii or .nii.gz")
@@ -55,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--b0-dir", type=float, nargs=3, help="direction of B0 in voxel axes")
     p.add_argument("--memory", dest="memory_gb", type=gigabytes, help="such as 8G: tiles beyond")
     p.add_argument("--align", help="resample for the network: auto, on, off, both")
-    p.add_argument("--finetune", type=int, help="iterations of fine-tuning the weights")
+    p.add_argument("--finetune", type=int, help="iterations on the (first) network's weights")
     p.add_argument("--mend", action=argparse.BooleanOptionalAction, help="leave bad field out")
     p.add_argument("--refine", action=argparse.BooleanOptionalAction, help="refine the map")
     p.add_argument("--reference", help="subtract the mean of: none, brain, or a mask file")
@@ -63,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--labels", help="regions for the report's table, NIfTI")
     p.add_argument("--bids", help="reconstruct every scan of this BIDS folder")
     p.add_argument("--out", help="derivatives folder of --bids")
-    p.add_argument("--workers", type=int, default=1, help="processes for --bids")
+    p.add_argument("--workers", type=int, help="processes for --bids, 1 by default")
     p.add_argument("--scheduler", help="address of a Dask scheduler for --bids")
     return p
 
@@ -86,6 +79,24 @@ def make_options(args: argparse.Namespace, config: dict) -> Options:
     )  # fmt: skip
 
 
+def _check_form(args: argparse.Namespace) -> None:
+    """Raise a ValueError for arguments that are missing, or of the other of the two forms."""
+    study = args.bids is not None
+    needed = ("out",) if study else ("field", "mask", "output")
+    others = {"out": "", "workers": "", "scheduler": ""}
+    if study:
+        others = {name: f"; {name}Patterns of --config find it" for name in PATTERNS}
+        others |= {"output": "; --out takes the folder of the maps"}
+    forms = "FIELD MASK -o OUTPUT, or --bids FOLDER --out FOLDER"
+    for name in needed:
+        if not getattr(args, name):
+            raise ValueError(f"{name} is missing: {forms}")
+    for name, remedy in others.items():
+        if getattr(args, name) is not None:
+            where = "has no meaning with" if study else "is for"
+            raise ValueError(f"{name} {where} --bids{remedy or f': {forms}'}")
+
+
 def _log(line: str) -> None:
     print(f"{TAG} {line}", flush=True)
 
@@ -95,20 +106,15 @@ def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     config = load_config("step6_reconstruct", [args.config] if args.config else [])
     config |= {k: v for k, v in vars(args).items() if k in config and v is not None}
+    _check_form(args)
     if args.bids:
-        if not args.out:
-            raise ValueError("--bids needs --out, the derivatives folder to write to")
         from network_model.cohort import run_cohort
 
         patterns = {kind: config[f"{kind}Patterns"] for kind in PATTERNS}
         scans = (args.bids, args.out, make_options(args, config), patterns)
-        run_cohort(*scans, workers=args.workers, scheduler=args.scheduler)
+        workers = 1 if args.workers is None else args.workers
+        run_cohort(*scans, workers=workers, scheduler=args.scheduler)
         return
-    for name in ("field", "mask", "output"):
-        if not getattr(args, name):
-            raise ValueError(
-                f"{name} is missing: FIELD MASK -o OUTPUT, or --bids FOLDER --out FOLDER"
-            )
     result = reconstruct(make_options(args, config), _log, f"{TAG} fine-tuning")
     for name, path in result.files.items():
         _log(f"{name}: {path}")
@@ -123,7 +129,9 @@ def command(argv: list[str]) -> None:
     except MemoryError:
         die(f"{TAG} out of memory; allow less with --memory")
     except KeyboardInterrupt:
-        die(f"{TAG} stopped; nothing was written")
+        study = "--bids" in " ".join(argv)
+        kept = "what is finished is kept; the same command goes on" if study else "nothing written"
+        die(f"{TAG} stopped; {kept}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Bad input is refused before Keras is loaded, and nothing is written before every
 
 import contextlib
 import dataclasses
-import hashlib
+import importlib.util
 import inspect
 import json
 import os
@@ -13,15 +13,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import h5py
 import numpy as np
 
-from network_model.align import views_of
+from network_model.align import check_choice, views_of
 from network_model.mending import look_through
 from network_model.plausibility import noise_note, scan_warnings
+from network_model.refine import check_options, refine, refine_image
 from network_model.sidecar import describe, sidecar_path
 from network_model.subject import Scan, Subject, load_subject
+from network_model.tuning import Tuning
 from training_data.dipole import field_inside
 from training_data.nifti import SUFFIXES, check_same_grid, read_mask, read_volume, to_canonical
+from training_data.origin import file_hash
+
+REGIONS = ("none", "brain")  # references that are no file
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Options:
         memory_gb: tiles where a forward pass needs more [GiB]; None: no limit.
         align, align_voxel_mm: see `align.views_of`.
         reference: "none", "brain" or a mask file whose mean is subtracted.
-        finetune: iterations of fine-tuning; tuning: keywords of `finetune.Tuning`.
+        finetune: iterations of fine-tuning; tuning: keywords of `Tuning`.
         mend: whether field that no source explains is left out (`mending.trusted_field`).
         refine: whether the map is refined; refine_options: keywords of `refine.refine`.
         report: HTML file to write, or None; labels_file: regions for its table, or None.
@@ -94,7 +100,9 @@ class Result:
 def reconstruct(
     options: Options, log: Callable[[str], None] = lambda line: None, label: str = ""
 ) -> Result:
-    """Reconstruct one scan and write the map, its sidecar and the report, all or nothing.
+    """Reconstruct one scan and write the map with its sidecar, and the report.
+
+    Map and sidecar are written both or neither; a report that fails costs neither of them.
 
     Args:
         options: files and parameters.
@@ -105,6 +113,7 @@ def reconstruct(
         ValueError: input or options that cannot be used; one line with the remedy.
         OSError: a file cannot be written.
     """
+    check_numbers(options)
     check_outputs(options)
     digest = check_weights(options.weights_file)
     subject = load_subject(
@@ -149,18 +158,38 @@ def check_weights(path) -> str:
     """SHA-256 of a weights file, compared with `SHA256SUMS` beside it where that lists the file.
 
     Raises:
-        ValueError: the file is missing or not the one that was listed.
+        ValueError: the file is missing, not the one that was listed, or no network.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such weights; name a file that step 4 wrote, or fetch them")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_hash(path)
     sums = path.parent / "SHA256SUMS"
     lines = [line.split() for line in sums.read_text().splitlines()] if sums.is_file() else []
     listed = {words[1].lstrip("*"): words[0] for words in lines if len(words) == 2}
     if listed.get(path.name, digest) != digest:
         raise ValueError(f"{path}: damaged or changed, its SHA-256 is not that of {sums}")
+    try:
+        with h5py.File(path) as file:
+            file.attrs["spec"]
+    except (OSError, KeyError) as error:
+        raise ValueError(f"{path}: not a weights file of this project ({error})") from error
     return digest
+
+
+def weights_files(path) -> list[Path]:
+    """A network's file, checked, and that of the network for white errors where it names one."""
+    check_weights(path)
+    with h5py.File(path) as file:
+        white = json.loads(file.attrs["spec"]).get("white_file")
+    return [Path(path), *([Path(path).with_name(white)] if white else [])]
+
+
+def check_numbers(options: Options) -> None:
+    """Raise a ValueError for an option that no file is needed to refuse."""
+    check_choice(options.align)
+    check_options(options.refine_options)
+    Tuning(**options.tuning)
 
 
 def check_outputs(options: Options) -> None:
@@ -169,7 +198,8 @@ def check_outputs(options: Options) -> None:
     if not output.name.endswith(SUFFIXES) or output.name in SUFFIXES:
         raise ValueError(f"{output}: expected an output name that ends in .nii or .nii.gz")
     inputs = [options.field_file, options.mask_file, options.magnitude_file, options.labels_file]
-    inputs = [Path(i).resolve() for i in (*inputs, options.weights_file) if i]
+    inputs += [options.weights_file, *([] if options.reference in REGIONS else [options.reference])]
+    inputs = [Path(i).resolve() for i in inputs if i]
     written = [output, sidecar_path(output), *([Path(options.report)] if options.report else [])]
     for path in written:
         if path.resolve() in [*inputs, *map(sidecar_path, inputs)]:
@@ -178,8 +208,13 @@ def check_outputs(options: Options) -> None:
             raise ValueError(f"{path}: is a folder; expected a file name")
         if any(p.exists() and not p.is_dir() for p in path.absolute().parents):
             raise ValueError(f"{path}: its folder is a file; choose another name")
+        folder = next(p for p in path.absolute().parents if p.exists())
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise ValueError(f"{path}: {folder} may not be written to; choose another folder")
     if options.report and Path(options.report).suffix not in (".html", ".htm"):
         raise ValueError(f"{options.report}: expected a report name that ends in .html")
+    if options.report and importlib.util.find_spec("nilearn") is None:
+        raise ValueError("a report needs nilearn: pip install -r requirements.txt")
 
 
 def _invert(options: Options, subject: Subject, log, label: str):
@@ -190,7 +225,7 @@ def _invert(options: Options, subject: Subject, log, label: str):
     import keras
 
     from network_model import inference
-    from network_model.finetune import FineTuner, Tuning, refine_image
+    from network_model.finetune import fine_tune
     from network_model.unet import load_network
 
     keras.utils.set_random_seed(options.seed)
@@ -202,22 +237,23 @@ def _invert(options: Options, subject: Subject, log, label: str):
     if len(views) < len(wanted):
         log("the scan's own grid alone: cubes would exceed the memory; allow more with --memory")
     aligned = _aligned(views, log)
-    chi, structured, share = inference.predict_views(
-        model, spec, views, options.memory_gb, mirrors=options.mirrors
-    )
+    if options.finetune:
+        tuned = inference.network_to_tune(options.weights_file)
+        inference.check_training_memory(tuned[1], views[0].subject, options.memory_gb)
+    given = (model, spec, views, options.memory_gb)
+    chi, structured, share = inference.predict_views(*given, mirrors=options.mirrors)
     if share < 0.99 * views[-1].share:  # less than was wanted
         log(f"flat regions: cubes, which would blur their edges, have {share:.2g} of the mean")
         aligned["align_share"] = share
     chi_network = chi
     steps = [{"step": "network", "architecture": spec["architecture"], "inputs": spec["inputs"]}]
     steps[0] |= aligned | white | {"mirrors": options.mirrors}
+    if structured is not None:
+        log(f"errors of the field: {100 * structured:.0f} % structured, the rest white")
+        steps[0]["structured_share"] = structured
     if options.finetune:
-        model, spec = inference.network_to_tune(options.weights_file)
-        inference.check_training_memory(spec, views[0].subject, options.memory_gb)
         tuning = Tuning(**options.tuning)
-        tuner = FineTuner(model, spec, views[0].subject, tuning)
-        tuner.run(options.finetune, label)
-        chi = views[0].back(tuner.chi())
+        chi = fine_tune(given, tuned, tuning, options.finetune, options.mirrors, label)
         numbers = {"iterations": options.finetune, **dataclasses.asdict(tuning)}
         steps.append({"step": "fine-tuning", **numbers})
     if options.refine:
@@ -241,8 +277,6 @@ def _aligned(views, log) -> dict:
 
 def _refine_numbers(changed: dict) -> dict:
     """Keyword parameters of the refinement that were in force."""
-    from network_model.refine import refine
-
     defaults = {n: p.default for n, p in inspect.signature(refine).parameters.items()}
     return {n: v for n, v in (defaults | changed).items() if isinstance(v, (int, float, str))}
 
@@ -293,31 +327,42 @@ def _referenced(chi, mask, reference) -> dict:
 
 
 def write_result(result: Result, options: Options) -> None:
-    """Write map, sidecar and report: all under temporary names first, then all renamed."""
+    """Write map, sidecar and report under temporary names, then rename them."""
     output = Path(options.output)
     paths = {"chi": output, "sidecar": sidecar_path(output)}
     if options.report:
         paths["report"] = Path(options.report)
     staged = {name: path.with_name(f".{os.getpid()}.{path.name}") for name, path in paths.items()}
     folders = {f for p in paths.values() for f in p.absolute().parents if not f.exists()}
+    problem = None
     try:
         for path in paths.values():
             path.parent.mkdir(parents=True, exist_ok=True)
-        if options.report:
-            from network_model.report import make_report
-
-            make_report(result, staged["report"])
         result.subject.save(staged["chi"], result.chi)
         staged["sidecar"].write_text(json.dumps(result.parameters, indent=1, default=list) + "\n")
+        if options.report:
+            problem = _report_problem(result, staged["report"])
+            paths = {n: p for n, p in paths.items() if n != "report" or problem is None}
         for name, path in paths.items():
             os.replace(staged[name], path)
-    except BaseException:
+    finally:
         for path in staged.values():
-            for left in [path, *path.parent.glob(f".*.{os.getpid()}.tmp*")]:
-                with contextlib.suppress(OSError):
-                    left.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
         for folder in sorted(folders, reverse=True):
             with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
+                folder.rmdir()  # of those that were made, the empty ones
     result.files = paths
+    if problem:
+        raise ValueError(f"{options.report}: not made ({problem}); the map is in {output}")
+
+
+def _report_problem(result: Result, path: Path) -> str | None:
+    """Make the report; what went wrong if anything did, since the map is worth keeping then."""
+    from network_model.report import make_report
+
+    try:
+        make_report(result, path)
+    except Exception as error:  # noqa: BLE001, whatever a drawing library may raise
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return None

@@ -24,6 +24,8 @@ A scan tells whether its field's errors are white or structured (`structured_sha
 The same numbers for all scans; nothing is fitted to a truth.
 """
 
+import inspect
+
 import numpy as np
 from scipy import ndimage
 
@@ -134,6 +136,37 @@ def refine(
             iterations=iterations, prior=chi, pull=pull,
         )  # fmt: skip
     return chi.astype(np.float32)
+
+
+def check_options(options: dict) -> None:
+    """Raise a ValueError for a name that is no option of `refine`, or a value of another kind."""
+    given = ("chi_network", "field", "mask", "voxel_size", "b0_dir", "magnitude", "structured")
+    parameters = inspect.signature(refine).parameters
+    known = {name: p.default for name, p in parameters.items() if name not in given}
+    for name, value in options.items():
+        if name not in known:
+            raise ValueError(f"refine option {name!r}: expected one of {', '.join(known)}")
+        is_switch = isinstance(known[name], bool)
+        if isinstance(value, bool) != is_switch or not isinstance(value, (int, float)):
+            raise ValueError(f"refine option {name}={value!r}: expected such as {known[name]!r}")
+
+
+def refine_image(chi, subject, structured=None, **options) -> np.ndarray:
+    """`refine` on a subject: the map moves instead of the weights.
+
+    Args:
+        chi: the network's map, (X, Y, Z) [ppm].
+        subject: a `Subject`.
+        structured: `structured_share` of the subject's field where it is known already.
+        options: further keywords of `refine`.
+
+    Raises:
+        ValueError: an option that `refine` does not have.
+    """
+    check_options(options)
+    geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
+    known = {"magnitude": subject.magnitude, "structured": structured}
+    return refine(chi, subject.field, *geometry, **known, **options)
 
 
 def mean_off_cone(

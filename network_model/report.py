@@ -82,6 +82,7 @@ def methods_text(parameters: dict) -> str:
 
 def _step_text(step: dict) -> str:
     numbers = {k: v for k, v in step.items() if k != "step"}
+    numbers |= {k: v[:12] for k, v in numbers.items() if k.endswith("sha256")}
     listed = ", ".join(f"{k.replace('_', ' ')} {_short(v)}" for k, v in numbers.items())
     return f"{step.get('step', 'step')}" + (f" ({listed})" if listed else "")
 

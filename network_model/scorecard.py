@@ -2,7 +2,8 @@
 
     python network_model/scorecard.py [file of changed keys] [key=value ...]
 
-Cases are simulated from heads that no network is trained on, and the measured 2016 field. A row of
+Cases are simulated from heads that no network is trained on, and from the COSMOS map, which all are
+trained on and whose head the measured 2016 field is of. A row of
 scores.csv is one method on one case, with the seconds it took; finished rows are kept when the same
 command runs again.
 """
@@ -21,12 +22,15 @@ from configs import run_step, save_config, write_text
 from network_model.align import views_of
 from network_model.cases import all_cases
 from network_model.figures import bar_figure
-from network_model.finetune import FineTuner, Tuning, refine_image
+from network_model.finetune import fine_tune
 from network_model.inference import network_to_tune, predict_views
 from network_model.mending import trusted_subject
 from network_model.metrics import csv_text, score, table
-from network_model.unet import file_hash, load_network
+from network_model.refine import refine_image
+from network_model.tuning import Tuning
+from network_model.unet import load_network
 from training_data.inversion import CLASSICAL, invert
+from training_data.origin import file_hash
 
 TAG = "[scorecard]"
 OURS = ("network", "finetuned", "refined")
@@ -57,19 +61,19 @@ def reconstruct_case(method: str, subject, network, config: dict, before: dict) 
     subject = before["trusted"]
     if method == "refined":
         return refine_image(before["network"], subject)
+    given = (*network, views_of(subject, network[1]["inputs"]), None)
     if method == "network":
-        views = views_of(subject, network[1]["inputs"])
-        return predict_views(*network, views, mirrors=config["mirrors"])[0]
+        return predict_views(*given, mirrors=config["mirrors"])[0]
     # A fresh network each time: fine-tuning moves its weights.
-    model, spec = network_to_tune(config["weightsFile"])
-    tuner = FineTuner(model, spec, subject, Tuning(learning_rate=config["learning_rate"]))
-    tuner.run(config["finetune"])
-    return tuner.chi()
+    tuned = network_to_tune(config["weightsFile"])
+    tuning = Tuning(learning_rate=config["learning_rate"])
+    return fine_tune(given, tuned, tuning, config["finetune"], config["mirrors"])
 
 
 def score_case(name: str, make, config: dict, network, done: set) -> list[dict]:
     """Rows of one case: a method, its scores and its seconds each."""
-    methods = [m for m in config["methods"] if (name, m) not in done]
+    wanted = [m for m in (*CLASSICAL, *OURS) if m in config["methods"]]
+    methods = [m for m in wanted if (name, m) not in done]
     if not methods:
         return []
     case, maps, rows = make(), {}, []

@@ -74,10 +74,14 @@ def describe(options, subject, weights_hash: str, steps: list[dict]) -> dict:
         **{name: Path(path).name for name, path in files.items()},
         "FieldUnits": options.scan.unit,
         "FieldSign": options.scan.sign,
+        "MagnitudeEcho": subject.echo,
         "MagneticFieldStrength": subject.b0,
         "EchoTime": subject.te,
         "B0_dir": [round(float(b), 6) for b in subject.file_b0_dir],
         "VoxelSize": [round(float(v), 6) for v in subject.grid.voxel_size],
+        "Mend": options.mend,
+        "Align": options.align,
+        "Seed": options.seed,
         "Steps": steps,
     }
     return {key: value for key, value in content.items() if value is not None}

@@ -11,7 +11,7 @@ import numpy as np
 from nibabel.orientations import io_orientation
 
 from network_model.mending import look_through
-from network_model.sidecar import read_sidecar, sidecar_number
+from network_model.sidecar import read_sidecar
 from training_data.dipole import GAMMA_MHZ_PER_T
 from training_data.nifti import (
     Volume,
@@ -26,6 +26,7 @@ from training_data.nifti import (
 from training_data.volume import bounding_box
 
 UNITS = ("ppm", "Hz", "rad")
+NEEDED_BY = {"b0": ("Hz", "rad"), "te": ("rad",)}  # units that need the number
 MIN_EXTENT = 4  # voxels of mask along every axis: fewer hold no dipole pattern to invert
 DEFAULT_ECHO = 1  # of a 4-D magnitude, from 0: the second echo, as the 2020 release took
 
@@ -71,6 +72,7 @@ class Subject:
         has_magnitude: whether `weight` comes from a magnitude.
         grid: Volume of the field as read from its file, or None for a subject made of arrays.
         b0: field strength [T] if known; te: echo time [s] if known.
+        echo: of a 4-D magnitude, from 0, or None.
         notes: what was read and assumed, a line each, for the log.
         warnings: what the user ought to look at, a line each.
     """
@@ -84,6 +86,7 @@ class Subject:
     grid: Volume | None = None
     b0: float | None = None
     te: float | None = None
+    echo: int | None = None
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -156,7 +159,7 @@ def load_subject(field_file, mask_file, magnitude_file=None, scan: Scan | None =
     _check_mask(mask, mask_file)
     ppm, b0, te, notes = _to_ppm(volume, scan, sidecar)
     b0_dir, source = _b0_dir(volume, scan, sidecar)
-    weight, note = _read_weight(magnitude_file, volume, mask, scan.echo)
+    weight, index, note = _read_weight(magnitude_file, volume, mask, scan.echo)
     notes += [note, f"B0 direction {_short(b0_dir)} in voxel axes, from {source}"]
     ppm = np.where(mask, ppm, 0).astype(np.float32)
     _check_field(ppm, field_file)
@@ -165,7 +168,8 @@ def load_subject(field_file, mask_file, magnitude_file=None, scan: Scan | None =
     turn = [to_canonical(_with_data(volume, x)).data for x in (ppm, mask, weight)]
     subject = Subject(
         turn[0], turn[1].astype(bool), turn[2], working.voxel_size,
-        _to_working_axes(b0_dir, volume.affine), magnitude_file is not None, volume, b0, te, notes,
+        _to_working_axes(b0_dir, volume.affine), magnitude_file is not None, volume, b0, te, index,
+        notes,
     )  # fmt: skip
     if mask.all():
         subject.warnings.append(f"{mask_volume.path}: covers the whole volume; is it a brain mask?")
@@ -232,14 +236,15 @@ def _check_field(masked_field, name) -> None:
 
 def _to_ppm(volume: Volume, scan: Scan, sidecar: dict):
     """Field in ppm with the sign turned, B0 [T] or None, TE [s] or None, and notes."""
-    b0 = _number("b0", scan.b0, sidecar_number(sidecar, "MagneticFieldStrength"), (0.01, 30, "T"))
-    te = _number("te", scan.te, sidecar_number(sidecar, "EchoTime"), (1e-5, 0.5, "s"))
+    notes = []
+    b0 = _number("b0", scan, sidecar, "MagneticFieldStrength", (0.01, 30, "T"), notes)
+    te = _number("te", scan, sidecar, "EchoTime", (1e-5, 0.5, "s"), notes)
     if scan.sign not in (1, -1):
         raise ValueError(f"sign {scan.sign!r}: expected 1 or -1")
     if scan.unit not in UNITS:
         raise ValueError(f"unit {scan.unit!r}: expected one of {', '.join(UNITS)}")
-    for name, value, units in (("b0", b0, ("Hz", "rad")), ("te", te, ("rad",))):
-        if scan.unit in units and value is None:
+    for name, value in (("b0", b0), ("te", te)):
+        if scan.unit in NEEDED_BY[name] and value is None:
             meaning = "field strength in T" if name == "b0" else "echo time in s"
             raise ValueError(f"unit {scan.unit} needs {name}, the {meaning}: give it")
     per_ppm = {
@@ -248,19 +253,28 @@ def _to_ppm(volume: Volume, scan: Scan, sidecar: dict):
         "rad": lambda: 2 * np.pi * GAMMA_MHZ_PER_T * b0 * te,
     }[scan.unit]()
     note = f"field in {scan.unit}" + (f", {per_ppm:.4g} per ppm" if scan.unit != "ppm" else "")
-    notes = [note + (", sign turned" if scan.sign < 0 else "")]
+    notes.insert(0, note + (", sign turned" if scan.sign < 0 else ""))
     return volume.data * np.float32(scan.sign / per_ppm), b0, te, notes
 
 
-def _number(name: str, given, fallback, limits):
-    """A positive number within limits, from the user or else the sidecar; None if neither."""
-    value = fallback if given is None else given
+def _number(name: str, scan: Scan, sidecar: dict, key: str, limits, notes: list[str]):
+    """A positive number within limits, from the user or else the sidecar; None if neither.
+
+    What a sidecar says wrongly is left out, with a note, where the field's unit does not need it.
+    """
     low, high, unit = limits
+    value, where = getattr(scan, name), name
     if value is None:
-        return None
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-        raise ValueError(f"{name} {value!r}: expected a number of {unit} from {low} to {high}")
-    return float(value)
+        value, where = sidecar.get(key), f"{key} in {sidecar.get('path')}"
+        if value is None or isinstance(value, list):  # several echoes have no one TE
+            return None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
+        return float(value)
+    problem = f"{where}: {value!r}, expected a number of {unit} from {low} to {high}"
+    if where == name or scan.unit in NEEDED_BY[name]:
+        raise ValueError(problem)
+    notes.append(f"{problem}; not needed, left out")
+    return None
 
 
 def _b0_dir(volume: Volume, scan: Scan, sidecar: dict):
@@ -282,12 +296,12 @@ def _to_working_axes(direction, affine) -> np.ndarray:
 
 
 def _read_weight(path, like: Volume, mask, echo):
-    """Weights (X, Y, Z) on the file's axes and a note on where they come from."""
+    """Weights (X, Y, Z) on the file's axes, their echo or None, and a note on their origin."""
     if path is None:
-        return mask.astype(np.float32), "no magnitude: weight = mask"
+        return mask.astype(np.float32), None, "no magnitude: weight = mask"
     volume = read_volume(path, (3, 4))
     check_same_grid(like, volume)
-    data, note = volume.data, f"weight: {Path(path).name}"
+    data, index, note = volume.data, None, f"weight: {Path(path).name}"
     if data.ndim == 4:
         echoes = data.shape[3]
         index = min(DEFAULT_ECHO, echoes - 1) if echo is None else echo
@@ -296,7 +310,7 @@ def _read_weight(path, like: Volume, mask, echo):
         data, note = data[..., index], f"{note}, echo {index} of 0 to {echoes - 1}"
     elif echo not in (None, 0):
         raise ValueError(f"{path}: a 3-D magnitude has only echo 0, asked for echo {echo!r}")
-    return _weight(data, mask, path), note
+    return _weight(data, mask, path), index, note
 
 
 def _weight(magnitude, mask, name) -> np.ndarray:

@@ -5,7 +5,6 @@ norm exists once per domain (Liu & Koch 2020; Chang 2019, arXiv 1906.03950). A n
 its specification and its variables by name, so that steps 4, 5 and 6 share it.
 """
 
-import hashlib
 import json
 import os
 from math import gcd
@@ -345,11 +344,6 @@ def _widen(model: keras.Model, small: dict, spec: dict, path, other: set) -> Non
     kernels = widened(kernels, small, spec, np.random.default_rng(spec["filters"]))
     for name, variable in _variables(model).items():
         variable.assign(kernels[name])
-
-
-def file_hash(path) -> str:
-    """SHA-256 of a file, as hexadecimal text."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _variables(model: keras.Model) -> dict:

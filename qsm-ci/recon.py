@@ -18,6 +18,7 @@ from training_data.nifti import read_volume
 
 WEIGHTS = Path(__file__).resolve().with_name("weights.h5")
 PARAMETERS = {"refine": True, "finetune": 0, "memory_gb": 8.0}
+TUNING = {"learning_rate": 1e-4}  # step 6's
 SIZE_TOLERANCE = 0.01  # of voxel sizes: params.json rounds them
 
 
@@ -72,7 +73,8 @@ def main(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     files = (field, source / "mask.nii.gz", target / "chimap.nii.gz", WEIGHTS)
     values = read_parameters(source / "config.json")
-    reconstruct(Options(*map(str, files), scan=scan, **values), lambda line: print(line))
+    options = Options(*map(str, files), scan=scan, tuning=TUNING, **values)
+    reconstruct(options, lambda line: print(line))
 
 
 if __name__ == "__main__":

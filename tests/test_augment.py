@@ -39,18 +39,47 @@ def test_elastic_without_strength_is_the_identity(volume, rng, mode):
 @pytest.mark.parametrize("axes", [2, 3])
 def test_affine_takes_moved_corners_back(rng, axes):
     shape = SHAPE[:axes]
-    matrix, offset = augment.random_affine(shape, 2.5, rng)
-    fixed = np.array(shape) // 2 + min(shape) // 3 * augment._SIMPLEX[axes]
+    matrix, offset = augment.random_affine(shape, 0.1, rng)
+    fixed = np.array(shape) // 2 + np.array(shape) // 3 * augment._SIMPLEX[axes]
     moved = (fixed - offset) @ np.linalg.inv(matrix).T
-    assert np.abs(moved - fixed).max() <= 2.5
-    assert np.abs(moved - fixed).max() > 0.5
+    assert (np.abs(moved - fixed).max(0) <= 0.1 * np.array(shape) + 1e-9).all()
+    assert (np.abs(moved - fixed).max(0) > 0.02 * np.array(shape)).all()
+
+
+@pytest.mark.parametrize("mode", ["inplane", "3d"])
+@pytest.mark.parametrize("shape", [(64, 64, 10), (64, 64, 4), (10, 64, 64), (12, 60, 24)])
+def test_affine_of_few_slices_is_as_mild_as_that_of_a_cube(monkeypatch, shape, mode):
+    """Not a grid squeezed flat, or turned inside out, as where its corners move past each other."""
+
+    def determinants(grid):
+        rng, drawn = np.random.default_rng(3), []
+        monkeypatch.setattr(
+            augment.ndimage, "affine_transform", lambda x, matrix, *_, **__: drawn.append(matrix)
+        )
+        for _ in range(400):
+            augment.elastic(np.zeros(grid, np.float32), rng, mode, alpha=0)
+        return np.array([np.linalg.det(matrix) for matrix in drawn])
+
+    found, cube = determinants(shape), determinants((63, 63, 63))
+    assert found.min() > 0.2
+    assert found.max() < 1.5 * cube.max()
+
+
+def test_affine_of_a_cube_is_that_of_one_size_for_all_axes():
+    for n, axes in ((160, 3), (160, 2), (41, 3)):
+        matrix, offset = augment.random_affine((n,) * axes, 0.08, np.random.default_rng(2))
+        fixed = n // 2 + n // 3 * augment._SIMPLEX[axes]
+        moved = fixed + np.random.default_rng(2).uniform(-0.08 * n, 0.08 * n, fixed.shape)
+        solution = np.linalg.solve(np.column_stack([moved, np.ones(axes + 1)]), fixed)
+        np.testing.assert_array_equal(matrix, solution[:-1].T)
+        np.testing.assert_array_equal(offset, solution[-1])
 
 
 def test_elastic_is_the_formula(volume):
     """The release's two interpolations, written out plane by plane."""
     out = augment.elastic(volume, np.random.default_rng(8), "inplane", 2.0, 0.08, 0.08)
     rng, n = np.random.default_rng(8), SHAPE[1]
-    matrix, offset = augment.random_affine(SHAPE[:2], 0.08 * n, rng)
+    matrix, offset = augment.random_affine(SHAPE[:2], 0.08, rng)
     dx, dy = (
         2.0 * n * ndimage.gaussian_filter(
             rng.random(SHAPE, dtype=np.float32) * 2 - 1, 0.08 * n, mode="constant")

@@ -150,6 +150,11 @@ def test_finished_scans_are_skipped_until_something_changes(study, made, monkeyp
     os.utime(mask, (chi.stat().st_mtime + 5,) * 2)
     assert names_run() == {"sub-02_ses-1", "sub-03_ses-1"}
     os.utime(mask, (times.st_atime, times.st_mtime))
+    direction = mask.with_name("sub-03_ses-1_localfield.json")
+    direction.write_text('{"B0_dir": [0, 0.1, 1]}')
+    os.utime(direction, (chi.stat().st_mtime + 5,) * 2)
+    assert names_run() == {"sub-02_ses-1", "sub-03_ses-1"}
+    direction.unlink()
     sidecar = chi.with_name("sub-03_ses-1_Chimap.json")
     text = sidecar.read_text()
     sidecar.write_text("{")
@@ -239,6 +244,36 @@ def test_two_fields_for_one_map_are_refused(tmp_path):
     (scan,) = find_scans(tmp_path, tmp_path / "out", FIND)
     with pytest.raises(ValueError, match=r"several local fields .* narrow fieldPatterns"):
         scan_options(scan, tmp_path, template(tmp_path))
+
+
+def test_several_masks_that_suit_a_field_are_refused_and_other_regions_are_none(tmp_path):
+    touch(tmp_path, "sub-1_localfield.nii", "sub-1_label-CSF_mask.nii", "sub-1_label-GM_mask.nii")
+    touch(tmp_path, "d/sub-1_desc-brain_mask.nii", "sub-1_acq-a_mag.nii", "sub-1_acq-b_mag.nii")
+    (scan,) = find_scans(tmp_path, tmp_path / "out", FIND)
+    assert scan.mask.name == "sub-1_desc-brain_mask.nii"
+    with pytest.raises(ValueError, match=r"several files may be the magnitude .*magnitudePatterns"):
+        scan_options(scan, tmp_path, template(tmp_path))
+    touch(tmp_path, "e/sub-1_desc-brain_mask.nii")
+    (tmp_path / "sub-1_acq-b_mag.nii").unlink()
+    (scan,) = find_scans(tmp_path, tmp_path / "out", FIND)
+    with pytest.raises(ValueError, match=r"several files may be the mask .*narrow maskPatterns"):
+        scan_options(scan, tmp_path, template(tmp_path))
+
+
+def test_a_file_that_was_not_fetched_stops_its_own_scan_alone(study, made, tmp_path, monkeypatch):
+    monkeypatch.setattr("network_model.cohort._run_all", lambda *_: None)
+    shutil.copytree(study, tmp_path / "study")
+    maps = tmp_path / "study/derivatives/qsmxt"
+    mask = folder_of("sub-03_ses-1", maps) / "sub-03_ses-1_mask.nii"
+    mask.unlink()
+    mask.symlink_to("annex/objects/none.nii")
+    broken = folder_of("sub-02_ses-1", maps) / "sub-02_ses-1_localfield.nii"
+    broken.unlink()
+    out = tmp_path / "study/derivatives/qsminvnet"
+    shutil.copy(study.parent / "net.h5", tmp_path)
+    with pytest.raises(ValueError, match="1 of 3 scans failed: sub-03_ses-1"):
+        run_cohort(tmp_path / "study", out, template(tmp_path / "study"), FIND)
+    assert "sub-03_ses-1_mask.nii" in summary(out)["sub-03_ses-1"]["message"]
 
 
 def test_echo_reference_and_field_strength(tmp_path):

@@ -195,6 +195,14 @@ def test_run_step_turns_errors_into_one_line(monkeypatch, capsys, error):
     assert "'device': 'auto'" in captured.out  # the effective configuration is printed
 
 
+def test_help_is_the_config_with_its_comments(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["script.py", "--help"])
+    run_step("step2_qsmFmapCal", lambda config: pytest.fail("run"))
+    said = capsys.readouterr().out
+    assert '"noise_ppm"' in said
+    assert "#" in said
+
+
 def test_run_step_does_not_hide_bugs(monkeypatch):
     def main(config):
         raise KeyError("a bug")

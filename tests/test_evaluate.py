@@ -137,6 +137,19 @@ def test_bad_input_is_one_line(folder, change, message, capsys):
     assert message in error
 
 
+def test_options_may_come_before_the_map_and_a_missing_one_is_one_line(folder):
+    script = [sys.executable, evaluate.__file__]
+    files = [f"--{name}={folder / name}.nii.gz" for name in ("truth", "mask")]
+    chi = str(folder / "5_finetune/chi.nii.gz")
+    done = subprocess.run([*script, *files, chi], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "nrmse" in done.stdout
+    done = subprocess.run([*script, chi], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "--truth" in done.stderr
+
+
 def test_script_without_step_5_says_so(tmp_path):
     script = [sys.executable, PROJECT_ROOT / "network_model/evaluate.py"]
     found = subprocess.run(

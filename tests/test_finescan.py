@@ -28,6 +28,20 @@ def test_half_grid_lies_on_the_middle_of_the_blocks():
     np.testing.assert_allclose(coarse, middle, atol=1e-5)
 
 
+@pytest.mark.parametrize("n", range(8, 14))
+def test_half_grid_keeps_a_constant(n):
+    ones = np.ones((n, 8, n + 1), np.complex64)
+    np.testing.assert_allclose(half_grid(ones), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("half", [4, 5, 6, 7])
+def test_half_grid_of_odd_halves_is_a_wave_on_the_middle_of_the_blocks(half):
+    x = np.arange(2 * half).reshape(-1, 1, 1) + np.zeros((1, 2 * half, 2 * half))
+    wave = np.exp(2j * np.pi * x / (2 * half)).astype(np.complex64)
+    middle = np.exp(2j * np.pi * (2 * x[:half, :half, :half] + 0.5) / (2 * half))
+    np.testing.assert_allclose(half_grid(wave), middle, atol=1e-5)
+
+
 def test_field_of_clean_echoes_is_exact_beyond_a_turn_of_phase():
     rng = np.random.default_rng(0)
     mask = np.ones((6, 5, 4), bool)

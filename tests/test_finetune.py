@@ -2,18 +2,17 @@
 
 import csv
 import json
-import sys
-import types
 
 import numpy as np
 import pytest
 from scans import INVERSION, KERAS_ON_NUMPY, PLAIN, make_network, tilted_affine, write_scan
 
 from configs import load_config
-from network_model.finetune import FineTuner, Tuning, freeze_all_but
+from network_model.finetune import FineTuner, freeze_all_but
 from network_model.inference import predict
 from network_model.model_finetune import train
 from network_model.subject import load_subject
+from network_model.tuning import Tuning
 from network_model.unet import load_network
 from training_data.dipole import forward_field
 from training_data.nifti import read_volume
@@ -131,9 +130,7 @@ def test_the_map_is_refined_after_the_network(scan, tmp_path, monkeypatch, metho
         assert field.shape == mask.shape == chi_network.shape == magnitude.shape
         return 2 * chi_network
 
-    fake = types.ModuleType("network_model.refine")
-    fake.refine = refine
-    monkeypatch.setitem(sys.modules, "network_model.refine", fake)
+    monkeypatch.setattr("network_model.refine.refine", refine)
     magnitude = f"magnitudeFile={scan / 'magnitude.nii.gz'}"
     train.main(config_of(scan, tmp_path, f"method={method}", magnitude))
     before, after, first = (

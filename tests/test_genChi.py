@@ -9,7 +9,7 @@ import pytest
 
 from configs import load_config
 from training_data import genChi
-from training_data.nifti import b0_direction, read_mask, read_volume, write_volume
+from training_data.nifti import b0_direction, read_mask, read_volume, to_canonical, write_volume
 from training_data.shapes import ellipsoid
 
 SHAPE, VOXEL = (34, 40, 29), (4.0, 3.5, 5.0)
@@ -60,7 +60,7 @@ def test_files_grid_and_record(run, chi_file):
     assert sorted(p.name for p in folder.iterdir()) == [
         "config.json", "map_0000", "map_0001", "map_0002", "map_0003",
     ]  # fmt: skip
-    source = read_volume(chi_file)
+    source = to_canonical(read_volume(chi_file))
     for index, sample in enumerate(sorted(folder.glob("map_*"))):
         assert sorted(p.name for p in sample.iterdir()) == sorted(FILES)
         chi = read_volume(sample / "suscp.nii.gz")
@@ -71,7 +71,7 @@ def test_files_grid_and_record(run, chi_file):
         assert mask.sum() > 500
         record = json.loads((sample / "sample.json").read_text())
         assert (record["seed"], record["index"], record["kind"]) == (0, index, "chi_map")
-        np.testing.assert_allclose(record["b0_dir"], b0_direction(AFFINE), atol=1e-6)
+        np.testing.assert_allclose(record["b0_dir"], b0_direction(source.affine), atol=1e-6)
         np.testing.assert_allclose(record["voxel_size"], source.voxel_size, rtol=1e-6)
     assert json.loads((folder / "config.json").read_text())["number"] == 4
 
@@ -137,6 +137,43 @@ def test_another_config_in_the_same_folder_is_refused(run):
     run(number=1)
     with pytest.raises(ValueError, match=r"elasticAlpha=2\.0, now elasticAlpha=1\.0"):
         run(number=1, elasticAlpha=1.0)
+
+
+def test_other_files_of_the_same_name_are_refused(run, chi_file, tmp_path):
+    chi, mask = (tmp_path / name for name in ("chi.nii.gz", "mask.nii.gz"))
+    keys = {"number": 1, "chiFile": str(chi), "maskFile": str(mask)}
+    for file in (chi, mask):
+        shutil.copy(chi_file.with_name(file.name), file)
+    run(**keys)
+    run(**keys)
+    for file in (chi, mask):
+        kept, volume = file.read_bytes(), read_volume(file)
+        write_volume(file, volume.data * 0.5, like=volume)
+        name = f"{file.name.partition('.')[0]}_sha256"
+        with pytest.raises(ValueError, match=f"was made with {name}=.*, now {name}="):
+            run(**keys)
+        file.write_bytes(kept)
+    run(**keys)
+
+
+@pytest.mark.parametrize("elastic", ["inplane", "3d"])
+def test_maps_do_not_depend_on_how_the_file_is_stored(run, chi_file, tmp_path, elastic):
+    """Sagittal slices: the first axis of the file runs along −y, the second along z."""
+    turned = tmp_path / "turned"
+    for name in ("chi.nii.gz", "mask.nii.gz"):
+        volume = read_volume(chi_file.with_name(name))
+        data = volume.data.transpose(1, 2, 0)[::-1]
+        affine = volume.affine[:, [1, 2, 0, 3]]
+        affine[:, 3] += (SHAPE[1] - 1) * affine[:, 0]
+        affine[:, 0] *= -1
+        write_volume(turned / name, data, affine=affine)
+    keys = {"number": 1, "elastic": elastic}
+    whole = run("as_it_is", **keys)
+    files = {k: str(turned / f"{n}.nii.gz") for k, n in (("chiFile", "chi"), ("maskFile", "mask"))}
+    again = run("again", **keys, **files)
+    a, b = (read_volume(folder / "map_0000/suscp.nii.gz") for folder in (whole, again))
+    np.testing.assert_allclose(b.affine, a.affine, atol=1e-4)
+    np.testing.assert_allclose(b.data, a.data, atol=1e-6)
 
 
 def test_a_failing_map_is_named_and_the_others_are_made(run, monkeypatch, capsys):
@@ -249,7 +286,10 @@ def test_mask_defaults_to_where_the_map_is_not_zero(run):
         ({"mixture": {"heads": 1}}, "mixture"),
         ({"mixture": {"chi_map": 0}}, "mixture"),
         ({"shape": (40, 40)}, "shape"),
+        ({"shape": 128}, "shape 128: expected three whole numbers"),
+        ({"voxelSize": (1, 1, 0)}, "voxel_size"),
         ({"erosionRadius": 200.0}, "1 of 1 maps failed"),
+        ({"maskErosion": 900}, "1 of 1 maps failed"),
     ],
 )
 def test_bad_input(run, changed, message):

@@ -73,6 +73,15 @@ def test_round_trip_keeps_place_units_and_codes(tmp_path, suffix, codes):
     np.testing.assert_array_equal(np.asarray(image.dataobj), data * 2)
 
 
+def test_units_that_nibabel_has_no_name_for_are_kept(tmp_path):
+    image = nib.Nifti1Image(random_data(), oblique_affine())
+    image.header["xyzt_units"] = 5
+    nib.save(image, tmp_path / "a.nii")
+    volume = read_volume(tmp_path / "a.nii")
+    write_volume(tmp_path / "b.nii", volume.data, like=volume)
+    assert int(nib.load(tmp_path / "b.nii").header["xyzt_units"]) == 5
+
+
 def test_a_file_without_codes_gets_the_affine_it_was_read_with(tmp_path):
     volume = read_volume(save(tmp_path / "a.nii", random_data(), qform=0, sform=0))
     write_volume(tmp_path / "b.nii", volume.data, like=volume)
@@ -119,6 +128,20 @@ def test_canonical_round_trip(codes):
     np.testing.assert_allclose(canonical.affine, oblique_affine(), atol=1e-9)
     np.testing.assert_allclose(canonical.voxel_size, (0.8, 1.1, 1.6))
     np.testing.assert_array_equal(from_canonical(canonical.data, volume), data)
+
+
+@pytest.mark.parametrize(("shear", "accepted"), [(0.0, True), (0.008, True), (0.03, False)])
+def test_sheared_grids_are_refused(tmp_path, shear, accepted):
+    affine = oblique_affine()
+    affine[:3, 1] += shear * 1.1 / 0.8 * affine[:3, 0]  # by that cosine, about
+    image = nib.Nifti1Image(random_data(), None)
+    image.set_sform(affine, 1)
+    nib.save(image, tmp_path / "a.nii.gz")
+    if accepted:
+        np.testing.assert_allclose(read_volume(tmp_path / "a.nii.gz").affine, affine, atol=1e-5)
+        return
+    with pytest.raises(ValueError, match=r"a\.nii\.gz: sheared.* 0\.030.*; resample it"):
+        read_volume(tmp_path / "a.nii.gz")
 
 
 def test_b0_direction_is_scanner_z_in_voxel_axes():
@@ -169,7 +192,7 @@ BROKEN = {
     "2-D": (lambda p: save(p, random_data((7, 6))), "expected a 3-D volume"),
     "complex": (lambda p: save(p, random_data().astype(np.complex64)), "expected real numbers"),
     "affine": (_unplaced, "not invertible"),
-    "metres": (lambda p: save(p, random_data(), np.diag([0.001] * 3 + [1])), "voxel size"),
+    "metres": (lambda p: save(p, random_data(), np.diag([0.0008] * 3 + [1])), "header's units"),
 }
 
 
@@ -235,6 +258,7 @@ def test_a_file_is_whole_or_absent(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_volume(path, random_data() * 3)
     assert path.read_bytes() == kept
+    assert [p.name for p in path.parent.iterdir()] == ["a.nii.gz"]
     monkeypatch.undo()
     write_volume(path, random_data() * 3)
     assert [p.name for p in path.parent.iterdir()] == ["a.nii.gz"]

@@ -224,6 +224,22 @@ def test_errors_of_a_tilted_scan_are_those_of_its_direction(head):
     assert found[0] < 0.5 * found[1]
 
 
+def test_remnants_of_the_background_are_those_of_the_direction(head):
+    mask, direction = head["mask"], (0.0, 1.0, 0.0)
+    turned = noise._background_remnant(mask, VOXEL, direction, np.random.default_rng(9))
+    straight = noise._background_remnant(mask, VOXEL, (0, 0, 1), np.random.default_rng(9))
+    whole = np.ones(mask.shape, bool)
+    found = [estimate_noise(f / f.std(), whole, VOXEL, direction) for f in (turned, straight)]
+    assert found[0] < 0.5 * found[1]
+    only = dict.fromkeys(noise.ERROR_SHARES, 0.0) | {"background": 1.0}
+    field = np.where(mask, head["chi"], 0)
+    a, b = (
+        add_model_errors(field, field, mask, VOXEL, np.random.default_rng(9), 1.0, d, only)
+        for d in (direction, (0.0, 0.0, 1.0))
+    )
+    assert np.abs(a - b).max() > 0.1 * np.abs(a - field).max()
+
+
 def test_ratio_of_noise_to_signal_of_nothing_is_empty():
     mask = np.ones((12, 13, 14), bool)
     assert structured_noise(np.zeros(mask.shape), mask, VOXEL) == (0.0, 0.0)

@@ -1,5 +1,6 @@
 """Step 3 through its main: what a patch holds, where it is from, and runs that were cut short."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from maps import SHAPE, VOXEL, contents, make_map, write_maps
 
-from configs import PROJECT_ROOT, load_config
+from configs import PROJECT_ROOT, load_config, save_config
 from genRDFPatchesSyn import main, write_part
 from training_data.channels import make_channels
 from training_data.nifti import read_volume
@@ -169,6 +170,46 @@ def test_a_finished_file_is_left_alone(maps, tmp_path, capsys):
     assert "is finished" in capsys.readouterr().out
     with pytest.raises(ValueError, match="was made with seed=0, now seed=1"):
         run(maps, tmp_path, seed=1)
+
+
+def test_maps_and_fields_made_with_other_parameters_are_refused(tmp_path):
+    source, folder = write_maps(tmp_path / "maps", 1), tmp_path / "out"
+    maps = {"seed": 0, "number": 1, "chi_sha256": "a"}
+    save_config(maps, source)
+    fields = load_config("step2_qsmFmapCal", []) | {"srcFolder": str(source), "device": "cpu"}
+    make_fields(fields)
+    run(source, folder).close()
+    save_config(maps | {"number": 2}, source, free=("number",))  # more maps: of the same kind
+    run(source, folder).close()
+    for step, name, keys, changed in (
+        ("step1", "config.json", maps, {"seed": 1}),
+        ("step1", "config.json", maps, {"chi_sha256": "b"}),
+        ("step2", "config_fields.json", fields, {"noise_ppm": [0.01, 0.02]}),
+    ):
+        kept = (source / name).read_text()
+        (source / name).unlink()  # as where the folder was deleted and made again
+        save_config(keys | changed, source, name)
+        key = f"{step}.{next(iter(changed))}"
+        with pytest.raises(ValueError, match=rf"was made with {key}=.*, now {key}="):
+            run(source, folder)
+        (source / name).write_text(kept)
+    run(source, folder).close()
+
+
+def test_patches_of_another_first_network_are_refused(maps, tmp_path, monkeypatch):
+    weights = tmp_path / "first.h5"
+    weights.write_bytes(b"one")
+    monkeypatch.setattr(
+        "genRDFPatchesSyn.input_channels",
+        lambda field, sample, names, file: dict.fromkeys(names, field),
+    )
+    keys = {"inputs": ["field", "mask", "first"], "firstFile": str(weights)}
+    digest = run(maps, tmp_path / "out", **keys).attrs["first_sha256"]
+    assert digest == hashlib.sha256(b"one").hexdigest()
+    weights.write_bytes(b"other")
+    with pytest.raises(ValueError, match="was made with first_sha256="):
+        run(maps, tmp_path / "out", **keys)
+    assert "first_sha256" not in run(maps, tmp_path / "plain", firstFile=str(weights)).attrs
 
 
 def test_a_bad_map_is_named_and_nothing_half_is_left(tmp_path, capsys):

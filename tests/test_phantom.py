@@ -182,11 +182,18 @@ def test_field_noise_is_what_snr_te_and_b0_give():
 
 
 @pytest.mark.parametrize(
-    "changed", [{"TE": 0.0}, {"seeds": []}, {"SNR": -1.0}, {"voxel_size": (1.0, 1.0)}]
-)
+    "changed",
+    [
+        {"TE": 0.0}, {"seeds": []}, {"SNR": -1.0}, {"voxel_size": (1.0, 1.0)},
+        {"voxel_size": (1, 1, 0)}, {"voxel_size": (1, 1, "x")}, {"b0_dir": (0, 0, 0)},
+        {"b0_dir": (0, "x", 1)}, {"shape": (16.0, 16, 16)}, {"shape": (16, 16, "x")},
+        {"shape": (8, 40, 40)},
+    ],
+)  # fmt: skip
 def test_bad_config(tmp_path, changed):
     with pytest.raises(ValueError, match=next(iter(changed))):
         run(tmp_path, **changed)
+    assert not list(tmp_path.iterdir())  # not even a config that would refuse the next try
 
 
 def test_affine_is_centred_and_plain_without_tilt():

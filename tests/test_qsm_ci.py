@@ -10,14 +10,25 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from scans import INVERSION, KERAS_ON_NUMPY, VOXEL, make_network, tilted_affine, write_scan
+from scans import INVERSION, KERAS_ON_NUMPY, PLAIN, VOXEL, make_network, tilted_affine, write_scan
 
 from configs import PROJECT_ROOT
+from network_model.pack import main as pack
 from training_data.nifti import read_volume
 
 pytestmark = KERAS_ON_NUMPY
 B0_DIR = (0.2, 0.1, 0.97)
 ENVIRONMENT = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": ""}
+LIBRARIES = ("numpy", "scipy", "nibabel", "h5py", "keras", "tensorflow", "tqdm")
+# What the platform's image does not have, and this environment has.
+ABSENT = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("matplotlib", "nilearn", "pandas", "skimage", "PIL", "configs", "qsm_ci"):
+            raise ModuleNotFoundError(f"no module named {name!r} in the platform's image")
+sys.meta_path.insert(0, Absent())
+"""
 
 
 def execute(*command, **kwargs):
@@ -27,9 +38,14 @@ def execute(*command, **kwargs):
 
 @pytest.fixture(scope="module")
 def entry(tmp_path_factory):
-    """The built folder with a tiny network."""
+    """The built folder with tiny networks, stacked as those that are shipped."""
     root = tmp_path_factory.mktemp("entry")
-    make_network(root / "net.h5", INVERSION)
+    make_network(root / "first.h5", INVERSION)
+    make_network(root / "white.h5", INVERSION, seed=1)
+    keys = {"inputs": ["field", "first", "tv"], "firstFile": str(root / "first.h5"), "tile": 32}
+    make_network(root / "second.h5", PLAIN | keys | {"norm": "none"})
+    names = [str(root / name) for name in ("net.h5", "first.h5", "second.h5")]
+    pack([*names, "--first-share", "0.5", "--white", "white.h5"])
     build = [sys.executable, PROJECT_ROOT / "qsm-ci/build.py"]
     options = [f"weightsFile={root / 'net.h5'}", f"dstFolder={root / 'qsminvnet'}"]
     done = execute(*build, *options)
@@ -53,8 +69,10 @@ def source(tmp_path_factory):
 def test_runs_in_the_platforms_form_and_is_scored(entry, source, tmp_path):
     qsm_eval = pytest.importorskip("qsm_ci.qsm_eval")
     out = tmp_path / "output"
+    (tmp_path / "sitecustomize.py").write_text(ABSENT)
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}
     before = {p: p.stat().st_mtime for p in entry.rglob("*")}
-    done = execute("bash", entry / "run.sh", source, out, env=ENVIRONMENT, cwd=tmp_path)
+    done = execute("bash", entry / "run.sh", source, out, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "B0 direction (0.201, 0.100, 0.974)" in done.stdout
     assert "warning: voxel_size" not in done.stdout
@@ -74,11 +92,11 @@ def test_entry_is_complete_and_known_to_the_platforms_tool(entry):
     names = {p.name for p in entry.iterdir()}
     assert names == {
         "algorithm.yml", "run.sh", "recon.py", "Dockerfile", "requirements.txt", "weights.h5",
-        "SHA256SUMS", "network_model", "training_data",
+        "white.h5", "SHA256SUMS", "network_model", "training_data",
     }  # fmt: skip
     assert os.access(entry / "run.sh", os.X_OK)
     libraries = (entry / "requirements.txt").read_text()
-    for name in ("numpy", "scipy", "nibabel", "h5py", "keras", "tensorflow", "tqdm"):
+    for name in LIBRARIES:
         assert f"\n{name}" in "\n" + libraries
     assert "pytest" not in libraries
     tool = Path(sys.executable).with_name("qsm-ci")

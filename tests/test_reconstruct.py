@@ -17,10 +17,12 @@ from scans import INVERSION, KERAS_ON_NUMPY, PLAIN, VOXEL, make_network, tilted_
 from scipy.ndimage import binary_erosion
 
 from network_model.align import Alignment, rotation_to_z, tilt_degrees, views_of
-from network_model.inference import predict
+from network_model.finetune import fine_tune
+from network_model.inference import network_to_tune, predict, predict_views
 from network_model.pack import main as pack
 from network_model.reconstruct import command, gigabytes
 from network_model.subject import GAMMA_MHZ_PER_T, load_subject, make_subject
+from network_model.tuning import Tuning
 from network_model.unet import load_network
 from training_data.nifti import read_volume, write_volume
 
@@ -151,16 +153,47 @@ def fake_module(monkeypatch, name, **functions):
     monkeypatch.setitem(sys.modules, name, module)
 
 
-def test_refinement_is_the_default_and_its_numbers_are_kept(scan, tmp_path, monkeypatch):
-    def refine(
-        chi_network, field, mask, voxel_size, b0_dir, magnitude=None, structured=None, iterations=30
-    ):
-        return 0.5 * chi_network
+def test_refinement_is_the_default_and_its_numbers_are_kept(scan, reference_run, tmp_path):
+    chi, sidecar = run(scan, tmp_path / "chi.nii.gz", "--refine")
+    step = sidecar["Steps"][-1]
+    assert (step["step"], step["guided_share"], step["nonlinear"]) == (
+        "image refinement",
+        0.02,
+        False,
+    )
+    assert np.abs(chi.data - reference_run[0].data).max() > 1e-3
 
-    fake_module(monkeypatch, "network_model.refine", refine=refine)
-    output = tmp_path / "chi.nii.gz"
-    _, sidecar = run(scan, output, "--refine")
-    assert sidecar["Steps"][-1] == {"step": "image refinement", "iterations": 30}
+
+def test_what_decides_about_a_map_is_in_its_sidecar_and_log(scan, tmp_path, capsys):
+    make_network(tmp_path / "tv.h5", {**PLAIN, "inputs": ["field", "mask", "tv"]})
+    shutil.copy(scan / "field.nii.gz", tmp_path)
+    shutil.copy(scan / "mask.nii.gz", tmp_path)
+    write_volume(tmp_path / "mag.nii", echoes(read_volume(scan / "magnitude.nii.gz").data),
+                 like=read_volume(scan / "field.nii.gz"))  # fmt: skip
+    options = ("--no-mend", "--align", "off", "--magnitude", tmp_path / "mag.nii")
+    _, sidecar = run(tmp_path, tmp_path / "chi.nii.gz", *options, weights="tv.h5")
+    share = sidecar["Steps"][0]["structured_share"]
+    assert 0 <= share <= 1
+    assert f"errors of the field: {100 * share:.0f} % structured" in capsys.readouterr().out
+    keys = ("Mend", "Align", "Seed", "MagnitudeEcho")
+    assert [sidecar[k] for k in keys] == [False, "off", 0, 1]
+
+
+def test_of_several_networks_the_first_is_tuned_and_the_others_correct_it(scan, tmp_path):
+    keys = {"inputs": ["field", "first"], "firstFile": str(scan / "plain.h5"), "tile": 16}
+    make_network(tmp_path / "all.h5", PLAIN | keys | {"norm": "none"})
+    network, tuned = load_network(tmp_path / "all.h5"), network_to_tune(tmp_path / "all.h5")
+    subject = load_subject(scan / "field.nii.gz", scan / "mask.nii.gz")
+    given = (*network, views_of(subject, ["tikhonov"]), None)
+    before = predict_views(*given)[0]
+    chi = fine_tune(given, tuned, Tuning(), 0, False)
+    np.testing.assert_allclose(chi, before, atol=1e-6)
+    moved = fine_tune(given, tuned, Tuning(learning_rate=1e-2), 2, False)
+    assert np.abs(moved - before).max() > 1e-3
+    _, spec = tuned
+    alone = predict(*tuned, subject)
+    assert spec["inputs"] == ["field", "mask"]
+    assert np.abs(moved - alone).max() > 1e-3
 
 
 def test_report_gets_the_result(scan, tmp_path, monkeypatch):
@@ -492,7 +525,7 @@ BAD_OPTIONS = [
     "--finetune many", "--report {}/report.txt", "--report {}/new", "-o {}/out.txt",
     "-o {}/field.nii.gz", "-o {}/mask.nii.gz", "-o {}", "-o {}/field.nii.gz/out.nii.gz",
     "-o {}/.nii.gz", "-o {}/field.nii", "--magic", "--bids {}",
-    "--finetune 1 --memory 900M",
+    "--finetune 1 --memory 900M", "-o {0}/magnitude.nii.gz --reference {0}/magnitude.nii.gz",
 ]  # fmt: skip
 
 
@@ -546,12 +579,65 @@ def test_missing_arguments_are_named(capsys):
     assert "output is missing" in capsys.readouterr().err
 
 
-def test_a_report_that_fails_leaves_nothing(folder, monkeypatch, capsys):
+def test_a_report_that_fails_does_not_cost_the_map(folder, monkeypatch, capsys):
     def make_report(result, path):
         path.write_text("half")
-        raise ValueError("the report could not be drawn for some reason")
+        raise RuntimeError("the report could not be drawn")
 
     fake_module(monkeypatch, "network_model.report", make_report=make_report)
-    refused(folder, "--report {}/new/deep/report.html", capsys)
-    (folder / "new").mkdir()
-    refused(folder, "--report {}/new/report.html", capsys)
+    with pytest.raises(SystemExit, match="1"):
+        run(
+            folder,
+            folder / "new/chi.nii.gz",
+            "--report",
+            folder / "r/report.html",
+            weights="net.h5",
+        )
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "RuntimeError: the report could not be drawn; the map is in" in error.replace(")", "")
+    assert sorted(p.name for p in (folder / "new").iterdir()) == ["chi.json", "chi.nii.gz"]
+    assert not (folder / "r").exists()
+
+
+def test_a_disk_that_is_full_leaves_nothing(folder, monkeypatch, capsys):
+    def save(image, path):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("training_data.nifti.nib.save", save)
+    refused(folder, "", capsys)
+
+
+def test_bad_options_are_refused_before_anything_is_read(folder, monkeypatch, capsys):
+    monkeypatch.setattr("network_model.reconstruction.load_subject", lambda *_: pytest.fail("read"))
+    refused(folder, "--align sideways", capsys)
+    for text in ("'trainable': 'some'", "'learning_rate': 0.0", "'refine_options': {'pull': 'x'}"):
+        (folder / "c.py").write_text(f"config = {{{text}}}")
+        refused(folder, "--config {}/c.py", capsys)
+    (folder / "odd.h5").write_bytes(b"text")
+    refused(folder, "--weights {}/odd.h5", capsys)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert "may not be written to" in refused(folder, "", capsys)
+
+
+def test_a_report_needs_nilearn(folder, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "needs nilearn" in refused(folder, "--report {}/r.html", capsys)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ("f.nii m.nii -o c.nii --workers 2", "workers is for --bids"),
+        ("f.nii m.nii -o c.nii --out there", "out is for --bids"),
+        ("--bids study", "out is missing"),
+        ("f.nii --bids study --out there", "field has no meaning with --bids; fieldPatterns"),
+        ("--bids study --out there --labels l.nii", "labelsPatterns of --config"),
+        ("--bids study --out there -o c.nii", "output has no meaning"),
+    ],
+)
+def test_arguments_of_the_other_form_are_refused(argv, words, capsys):
+    with pytest.raises(SystemExit, match="1"):
+        command(argv.split())
+    assert words in capsys.readouterr().err

@@ -79,6 +79,9 @@ def test_every_method_is_scored_and_finished_rows_are_kept(config, monkeypatch):
     assert all(0 < float(r["nrmse"]) < 300 for r in rows)
     assert all(r["lesion1"] for r in rows if r["case"].endswith("lesions"))
 
+    order = config | {"methods": ["refined", "network"], "dstFolder": f"{config['dstFolder']}2"}
+    scorecard.main(order | {"cases": config["cases"][:1]})  # the latter is made first
+
     monkeypatch.setattr(scorecard, "reconstruct_case", lambda *_: pytest.fail("scored again"))
     scorecard.main(config)
 

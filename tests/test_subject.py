@@ -163,3 +163,26 @@ def test_flipped_sign_is_noticed():
     assert sign_warning(make_subject(field, mask, (1, 1, 1))) is None
     assert "sign -1" in sign_warning(make_subject(-field, mask, (1, 1, 1)))
     assert len(scan_warnings(make_subject(-1e6 * field, mask, (1, 1, 1)))) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "unit"),
+    [
+        ({"EchoTime": 20}, "Hz"),
+        ({"EchoTime": "20 ms", "MagneticFieldStrength": 3}, "Hz"),
+        ({"MagneticFieldStrength": 0}, "ppm"),
+    ],
+)
+def test_a_number_of_the_sidecar_that_is_not_needed_does_not_stop(folder, content, unit):
+    (folder / "field.json").write_text(json.dumps(content))
+    b0 = None if "MagneticFieldStrength" in content or unit == "ppm" else 3
+    subject = load_subject(*files(folder), scan=Scan(unit=unit, b0=b0))
+    (note,) = [n for n in subject.notes if "left out" in n]
+    assert "field.json" in note
+    assert subject.te is None
+
+
+def test_a_number_of_the_sidecar_that_is_needed_is_named_with_its_file(folder):
+    (folder / "field.json").write_text('{"MagneticFieldStrength": "3"}')
+    with pytest.raises(ValueError, match=r"MagneticFieldStrength in .*field.json: '3', expected"):
+        load_subject(*files(folder), scan=Scan(unit="Hz"))

@@ -484,6 +484,9 @@ def test_a_second_network_corrects_the_first(data, tmp_path):
     log = log_of(tmp_path / "run")
     assert np.isfinite(log["source_xsim_loss"]).all()
     assert np.isfinite(log["target_field_loss"]).all()
+    make_network(first, INVERSION, seed=1)
+    with pytest.raises(ValueError, match=r"its first maps are not those of .*first\.h5"):
+        main(options(data, tmp_path / "other", datasets_path=step3["dstFile"], **keys))
     first.unlink()
     _, spec = load_network(tmp_path / "run/weights.h5")
     assert spec["shuffle"] == 2
@@ -515,12 +518,14 @@ def test_a_second_network_corrects_the_first(data, tmp_path):
         ({"fieldFile": "none.nii"}, "no such file"),
         ({"warm_start_path": "none.h5"}, "no such weights"),
         ({"gpus": 64}, "gpus 64"),
+        ({"crop": 16}, "crop 16: expected three whole numbers"),
+        ({"crop": [16.0, 16, 16]}, "expected three whole numbers"),
     ],
 )
 def test_mistakes(data, tmp_path, keys, message):
     with pytest.raises((ValueError, OSError), match=message):
         main(options(data, tmp_path, **keys))
-    assert not (tmp_path / "weights.h5").exists()
+    assert not list(tmp_path.iterdir())  # not even a config that would refuse the next try
 
 
 def test_weights_of_another_architecture_and_a_state_of_another_model(data, tmp_path, trained):

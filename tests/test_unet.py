@@ -13,7 +13,6 @@ from network_model.train_model.build import gpu_present
 from network_model.unet import (
     NORMS,
     build_unet,
-    file_hash,
     fill_network,
     grid_multiple,
     load_network,
@@ -22,6 +21,7 @@ from network_model.unet import (
     save_network,
     warm_start,
 )
+from training_data.origin import file_hash
 
 SHAPE = (8, 12, 16)
 SMALL = {"filters": 3, "depth": 3}

@@ -44,19 +44,22 @@ def smooth_noise(shape, sigma: float, rng) -> np.ndarray:
     return noise
 
 
-def random_affine(shape, amplitude: float, rng) -> tuple[np.ndarray, np.ndarray]:
+def random_affine(shape, share: float, rng) -> tuple[np.ndarray, np.ndarray]:
     """Affine map given by the corners of a simplex around the centre, each moved by U(−a, a).
+
+    The corners lie a third of the grid from its centre along every axis.
 
     Args:
         shape: grid of 2 or 3 axes: three or four corners.
-        amplitude: largest move a of a corner along an axis [voxels].
+        share: largest move a of a corner along an axis, as a share of that axis.
         rng: numpy Generator.
 
     Returns:
         matrix (d, d), offset (d,): output voxel p takes its value from matrix @ p + offset.
     """
-    fixed = np.array(shape) // 2 + min(shape) // 3 * _SIMPLEX[len(shape)]
-    moved = fixed + rng.uniform(-amplitude, amplitude, fixed.shape)
+    size = np.array(shape)
+    fixed = size // 2 + np.maximum(size // 3, 1) * _SIMPLEX[len(shape)]
+    moved = fixed + rng.uniform(-share * size, share * size, fixed.shape)
     solution = np.linalg.solve(np.column_stack([moved, np.ones(len(moved))]), fixed)
     return solution[:-1].T, solution[-1]
 
@@ -91,16 +94,16 @@ def displace(x, displacement) -> np.ndarray:
 def elastic(x, rng, mode="inplane", alpha=2.0, sigma=0.08, affine=0.08) -> np.ndarray:
     """Elastic transform: a random affine map, then random smooth displacements.
 
-    With N the size of the second axis: the affine map moves its corners by U(−a, a), a = affine·N,
-    borders mirrored; the displacements are alpha·N · G_σ(U(−1, 1)), σ = sigma·N voxels, zero
-    outside. Both interpolate linearly.
+    The affine map moves its corners by U(−a, a), a = affine times the size of the axis, borders
+    mirrored. With N the size of the second axis, the displacements are alpha·N · G_σ(U(−1, 1)),
+    σ = sigma·N voxels, zero outside. Both interpolate linearly.
 
     Args:
         x: (X, Y, Z) float32.
         rng: numpy Generator.
         mode: "inplane" (2020: one 2-D affine map for all axial slices, no displacement in z), "3d"
             (a 3-D affine map and three displacements), or "none".
-        alpha, sigma, affine: shares of N; 0 for alpha or affine leaves that part out.
+        alpha, sigma, affine: these shares; 0 for alpha or affine leaves that part out.
 
     Returns:
         (X, Y, Z) float32.
@@ -113,13 +116,13 @@ def elastic(x, rng, mode="inplane", alpha=2.0, sigma=0.08, affine=0.08) -> np.nd
     if min(alpha, sigma, affine) < 0 or (alpha > 0 and sigma == 0):
         raise ValueError(
             f"elastic alpha {alpha}, sigma {sigma}, affine {affine}: expected shares ≥ 0 of the "
-            "grid's second size, and sigma > 0 where alpha > 0"
+            "grid's size, and sigma > 0 where alpha > 0"
         )
     if mode == "none":
         return x.astype(np.float32)
     axes, n = (2 if mode == "inplane" else 3), x.shape[1]
     matrix, offset = np.eye(3), np.zeros(3)
-    matrix[:axes, :axes], offset[:axes] = random_affine(x.shape[:axes], affine * n, rng)
+    matrix[:axes, :axes], offset[:axes] = random_affine(x.shape[:axes], affine, rng)
     x = x.astype(np.float32, copy=False)
     if affine > 0:
         x = ndimage.affine_transform(x, matrix, offset, order=1, mode="mirror")

@@ -29,6 +29,9 @@ LENGTH_MM = 50.0  # unit of length of the harmonics
 # field of 2016 0.03, 0.03 and 0.04; slabs of 40 mm 0.02, 0.14 and 0.02, half a head 0.21.
 STANDS_OUT = (0.05, 0.15, 0.25)
 BESIDE = 0.5  # where one stands out, others of its order need so much of that
+# Largest condition number of the fit. Heads have 17, slabs of 8 mm 20 to 50, a rod of 40 × 40 mm
+# 900; of one coarse layer, or of three along two axes, 4e5 at least: nothing is taken off there.
+ILL = 1e4
 
 
 def background(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> np.ndarray:
@@ -43,7 +46,8 @@ def background(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> np.ndarray:
         voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
 
     Returns:
-        (X, Y, Z) float32 [ppm], defined everywhere; zero where nothing stands out.
+        (X, Y, Z) float32 [ppm], defined everywhere; zero where nothing stands out, and for a mask
+        so thin (under 8 mm, a rod 15 mm) that the harmonics in it cannot be told apart.
     """
     box = bounding_box(mask)
     cut, inside = field[box], mask[box]
@@ -61,6 +65,9 @@ def background(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> np.ndarray:
     shapes = np.stack(harmonics(covered.shape, edges, firsts)) * covered
     filtered = _whitened(shapes, covered, edges, b0_dir)
     normal = np.tensordot(filtered, shapes, ([1, 2, 3], [1, 2, 3]))
+    scale = np.sqrt(np.maximum(normal.diagonal(), 1e-30))
+    if np.linalg.cond(normal / np.outer(scale, scale)) > ILL:
+        return nothing
     seen = np.tensordot(filtered, coarse * covered, 3)
     chosen = _standing_out(normal, seen, np.sqrt((shapes[:, covered] ** 2).mean(1)) / spread)
     if not chosen:

@@ -3,6 +3,9 @@
 field(k) = D(k) χ(k),  D(k) = 1/3 − (k·b)²/|k|²,  D(0) = 0, with b the direction of B0
 (Salomir 2003, doi:10.1002/cmr.b.10083; Marques & Bowtell 2005, doi:10.1002/cmr.b.20034).
 χ and field in ppm of B0, lengths in mm, b0_dir a unit vector in voxel axes.
+
+Sampled in k-space, D is that of the dipole and of its images, one box apart along every axis; and
+D(0) = 0 takes the mean off the field of the box, which is an offset where the box is no cube.
 """
 
 import numpy as np
@@ -27,12 +30,13 @@ def dipole_kernel(shape, voxel_size, b0_dir=(0.0, 0.0, 1.0), xp=np, real: bool =
         float32 kernel with values in [−2/3, 1/3] and D(0) = 0.
 
     Raises:
-        ValueError: a direction of length zero or a voxel size that is not positive.
+        ValueError: a direction that is not three numbers, or all zero; a voxel size that is not
+            three positive numbers.
     """
-    b = np.asarray(b0_dir, float)
-    if b.shape != (3,) or not np.isfinite(b).all() or np.linalg.norm(b) == 0:
+    b, size = np.asarray(b0_dir), np.asarray(voxel_size)
+    if b.shape != (3,) or b.dtype.kind not in "iuf" or not np.isfinite(b).all() or not b.any():
         raise ValueError(f"b0_dir {b0_dir}: expected three numbers, not all zero")
-    if np.shape(voxel_size) != (3,) or not np.all(np.asarray(voxel_size, float) > 0):
+    if size.shape != (3,) or size.dtype.kind not in "iuf" or not (size > 0).all():
         raise ValueError(f"voxel_size {voxel_size}: expected three positive lengths in mm")
     b = b / np.linalg.norm(b)
     k = [xp.fft.fftfreq(n, d) for n, d in zip(shape, voxel_size, strict=True)]
@@ -79,7 +83,8 @@ def forward_field(chi, voxel_size, b0_dir=(0.0, 0.0, 1.0), pad: bool = True):
         chi: susceptibility, (X, Y, Z) [ppm], NumPy or CuPy.
         voxel_size: 3 floats [mm].
         b0_dir: direction of B0 in voxel axes.
-        pad: zero-pad to twice the size, so that no field wraps around (else circular, as in 2020).
+        pad: zero-pad to twice the size: the images of χ lie two boxes apart, not one (circular, as
+            in 2020), and little of their field is left.
 
     Returns:
         field, (X, Y, Z) float32 [ppm].
@@ -107,7 +112,7 @@ def field_inside(chi, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)):
         voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
 
     Returns:
-        field, (X, Y, Z) float32 [ppm], zero outside the mask; no field wraps around.
+        field, (X, Y, Z) float32 [ppm], zero outside the mask; zero-padded, as `forward_field`.
     """
     inside = mask > 0
     box = bounding_box(inside)
@@ -123,15 +128,3 @@ def gradient(x, voxel_size=(1.0, 1.0, 1.0)):
     g[1, :, :-1] = (x[:, 1:] - x[:, :-1]) / voxel_size[1]
     g[2, :, :, :-1] = (x[:, :, 1:] - x[:, :, :-1]) / voxel_size[2]
     return g
-
-
-def divergence(g, voxel_size=(1.0, 1.0, 1.0)):
-    """Divergence of (3, X, Y, Z): the negative adjoint of `gradient`, (X, Y, Z)."""
-    xp = array_module(g)
-    out = xp.zeros(g.shape[1:], g.dtype)
-    for axis, d in enumerate(voxel_size):
-        step = xp.moveaxis(g[axis], axis, 0)[:-1] / d
-        view = xp.moveaxis(out, axis, 0)
-        view[:-1] += step
-        view[1:] -= step
-    return out

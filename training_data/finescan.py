@@ -12,6 +12,7 @@ import scipy.fft
 from training_data.backend import cores
 from training_data.dipole import GAMMA_MHZ_PER_T, forward_field
 from training_data.phantom import make_head
+from training_data.volume import window
 
 B0_T = 3.0
 ECHOES = (0.005, 0.012, 0.019, 0.026)  # [s]
@@ -85,18 +86,20 @@ def half_grid(signal) -> np.ndarray:
     """A scanner's image on half the grid: the inner half of k-space, centred on blocks of 2³.
 
     Args:
-        signal: (2X, 2Y, 2Z) complex.
+        signal: (2X, 2Y, 2Z) complex; of an odd size the half is rounded down.
 
     Returns:
         (X, Y, Z) complex64.
     """
     spectrum = scipy.fft.fftshift(scipy.fft.fftn(signal, workers=cores()))
-    spectrum = spectrum[tuple(slice(n // 4, n // 4 + n // 2) for n in signal.shape)]
+    # Frequency 0 is at n // 2, and comes to (n // 2) // 2 of the half.
+    starts = [n // 2 - (n // 2) // 2 for n in signal.shape]
+    spectrum = spectrum[window(starts, [n // 2 for n in signal.shape])]
+    scale = np.float32(spectrum.size / signal.size)
     for axis, n in enumerate(signal.shape):
         # Sample 0 of the half grid is the middle of the fine samples 0 and 1.
-        k = (np.arange(n // 2) - n // 4) / n
+        k = (np.arange(n // 2) - (n // 2) // 2) / n
         along = [-1 if i == axis else 1 for i in range(3)]
         spectrum = spectrum * np.exp(1j * np.pi * k).astype(np.complex64).reshape(along)
-    return (scipy.fft.ifftn(scipy.fft.ifftshift(spectrum), workers=cores()) / 8).astype(
-        np.complex64
-    )
+    coarse = scipy.fft.ifftn(scipy.fft.ifftshift(spectrum), workers=cores())
+    return (coarse * scale).astype(np.complex64)

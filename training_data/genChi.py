@@ -3,8 +3,9 @@
     python training_data/genChi.py [configs/demo/step1_genChi.py] [key=value ...]
 
 Writes `map_0000/` with `suscp.nii.gz` [ppm], `Mask.nii.gz` and `sample.json` (what was drawn) for
-every map. The content of a map depends on (seed, index) only; finished maps are skipped, so the
-same command resumes after a kill, and a larger `number` adds maps to a folder.
+every map, on the axes of the map turned closest to right, anterior, superior. The content of a map
+depends on (seed, index) only; finished maps are skipped, so the same command resumes after a kill,
+and a larger `number` adds maps to a folder.
 """
 
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from configs import run_step, save_config
 from training_data.nifti import write_volume
+from training_data.origin import FREE, file_hashes
 from training_data.samples import (
     CHI_FILE,
     MASK_FILE,
@@ -54,7 +56,8 @@ def main(config: dict) -> None:
     check_processes(config["processes"])
     source = read_source(config)
     target = Path(config["dstFolder"])
-    save_config(config, target, free=("number", "first", "run", "dstFolder", "processes"))
+    used = file_hashes(chi=config["chiFile"], mask=config["maskFile"]) if source else {}
+    save_config(config | used, target, free=FREE["step1"])
 
     indices = range(config["first"], config["first"] + config["number"])
     folders = {target / f"map_{i:04d}": i for i in indices}

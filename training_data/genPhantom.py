@@ -14,10 +14,11 @@ import numpy as np
 from tqdm import tqdm
 
 from configs import run_step, save_config, write_text
-from training_data.dipole import GAMMA_MHZ_PER_T, forward_field
+from training_data.dipole import GAMMA_MHZ_PER_T, dipole_kernel, forward_field
 from training_data.nifti import write_volume
 from training_data.noise import add_complex_noise
-from training_data.phantom import make_head
+from training_data.phantom import LEAST_SHAPE, make_head
+from training_data.volume import check_size
 
 TAG = "[0 genPhantom]"
 IMAGES = ("chi", "mask", "labels", "magnitude", "localfield")
@@ -71,9 +72,8 @@ def check(config: dict) -> None:
         raise ValueError(f"SNR={config['SNR']}: expected a positive number, or 0 for no noise")
     if not config["seeds"] or any(not isinstance(s, int) or s < 0 for s in config["seeds"]):
         raise ValueError(f"seeds={config['seeds']}: expected a list of whole numbers, 0 or more")
-    for key in ("shape", "voxel_size", "b0_dir"):
-        if len(config[key]) != 3 or not np.any(config[key]):
-            raise ValueError(f"{key}={config[key]}: expected three numbers")
+    check_size("shape", config["shape"], LEAST_SHAPE)
+    dipole_kernel((2, 2, 2), config["voxel_size"], config["b0_dir"])
 
 
 def main(config: dict) -> None:

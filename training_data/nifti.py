@@ -16,6 +16,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from nibabel.spatialimages import HeaderDataError
 
 SUFFIXES = (".nii", ".nii.gz")
+MOST_SHEAR = 0.01  # cosine between two axes of a grid up to which they pass for orthogonal
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def read_volume(path, ndim: int | tuple[int, ...] = 3) -> Volume:
             are dropped first.
 
     Raises:
-        ValueError: missing, unreadable, truncated, of another dimension, empty, or not finite.
+        ValueError: missing, unreadable, truncated, of another dimension, empty, or not finite; or
+            an affine without a voxel size from 0.05 to 20 mm, or without orthogonal axes.
     """
     path = Path(path)
     if not path.is_file():
@@ -92,14 +94,28 @@ def _checked(data, affine, header, path, ndims) -> Volume:
             f"{path}: {bad} voxels are NaN or infinite in float32; "
             "set them to zero and mask them out"
         )
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise ValueError(f"{path}: the affine is not invertible; set a valid sform or qform")
-    voxel_size = tuple(float(v) for v in np.linalg.norm(affine[:3, :3], axis=0))
-    if not all(0.05 <= v <= 20 for v in voxel_size):
+    return Volume(data, affine, _checked_edges(affine, path), header, str(path))
+
+
+def _checked_edges(affine, path) -> tuple[float, float, float]:
+    """Voxel size of an affine [mm] that voxels of right angles can have."""
+    axes = affine[:3, :3]
+    edges = np.linalg.norm(axes, axis=0)
+    voxel_size = tuple(float(v) for v in edges)
+    if np.isfinite(affine).all() and not all(0.05 <= v <= 20 for v in voxel_size):
         raise ValueError(
             f"{path}: voxel size {voxel_size} mm; expected 0.05 to 20 mm: check the header's units"
         )
-    return Volume(data, affine, voxel_size, header, str(path))
+    if not np.isfinite(affine).all() or abs(np.linalg.det(axes)) < 1e-9:
+        raise ValueError(f"{path}: the affine is not invertible; set a valid sform or qform")
+    cosines = axes.T @ axes / np.outer(edges, edges)
+    sheared = float(np.abs(cosines - np.eye(3)).max())
+    if sheared > MOST_SHEAR:
+        raise ValueError(
+            f"{path}: sheared: two axes of the affine have a cosine of {sheared:.3f}, expected 0; "
+            "resample it to a grid of orthogonal axes"
+        )
+    return voxel_size
 
 
 def read_mask(path, like: Volume | None = None) -> tuple[np.ndarray, Volume]:
@@ -159,7 +175,8 @@ def write_volume(path, data, like: Volume | None = None, affine=None) -> None:
     data = data.astype(np.uint8 if data.dtype in (bool, np.uint8) else np.float32, copy=False)
     image = nib.Nifti1Image(data, like.affine if like else np.eye(4) if affine is None else affine)
     if like is not None and like.header is not None and hasattr(like.header, "get_xyzt_units"):
-        image.header.set_xyzt_units(*like.header.get_xyzt_units())
+        # As it is: nibabel has names for known units only.
+        image.header["xyzt_units"] = like.header["xyzt_units"]
         for name in ("qform", "sform"):
             getattr(image, f"set_{name}")(like.affine, int(like.header[f"{name}_code"]))
         if not like.header["qform_code"] and not like.header["sform_code"]:
@@ -169,8 +186,11 @@ def write_volume(path, data, like: Volume | None = None, affine=None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The same name every time, so that what a kill leaves behind is written over.
     temporary = path.with_name(f".{path.name.removesuffix(suffix)}.tmp{suffix}")
-    nib.save(image, temporary)
-    os.replace(temporary, path)
+    try:
+        nib.save(image, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def b0_direction(affine) -> np.ndarray:

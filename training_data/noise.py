@@ -96,6 +96,7 @@ def add_model_errors(
         rng: numpy Generator.
         level: largest standard deviation of the errors over that of the field. A measured head
             against its COSMOS map shows about 0.7.
+        shares: largest weights of kinds that differ from `ERROR_SHARES`, or None.
 
     Returns:
         (X, Y, Z) float32 [ppm], zero outside the mask.
@@ -107,7 +108,7 @@ def add_model_errors(
     makers = {
         "local": lambda: _local_shift(chi, mask, rng),
         "tensor": lambda: _tensor_field(chi, mask, voxel_size, b0_dir, rng),
-        "background": lambda: _background_remnant(mask, voxel_size, rng),
+        "background": lambda: _background_remnant(mask, voxel_size, b0_dir, rng),
         "coloured": lambda: _colored(mask, rng),
         "apparent": lambda: _apparent_field(chi, mask, voxel_size, b0_dir, rng),
         "fibres": lambda: _fibre_field(chi, mask, voxel_size, b0_dir, rng),
@@ -370,12 +371,12 @@ def _apparent_field(chi, mask, voxel_size, b0_dir, rng):
     return forward_field(source, voxel_size, b0_dir, pad=False)
 
 
-def _background_remnant(mask, voxel_size, rng):
+def _background_remnant(mask, voxel_size, b0_dir, rng):
     """Harmonic field of random sources outside the brain, strongest at its edge."""
     outside = ~ndimage.binary_dilation(mask, iterations=2)
     shell = outside & ndimage.binary_dilation(mask, iterations=8)
     source = np.where(shell, smooth_noise(mask.shape, rng, 3), 0).astype(np.float32)
-    return forward_field(source, voxel_size, pad=False)
+    return forward_field(source, voxel_size, b0_dir, pad=False)
 
 
 def _colored(mask, rng):

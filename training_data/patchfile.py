@@ -21,13 +21,13 @@ def create_patch_dataset(file, name: str, shape, dtype, compression="lzf") -> h5
     )  # fmt: skip
 
 
-def merge_parts(parts: list[Path], target: Path, inputs) -> int:
+def merge_parts(parts: list[Path], target: Path, attributes: dict) -> int:
     """Join part files into one, chunk by compressed chunk, written under a temporary name.
 
     Args:
         parts: a file per map: patches of each array, and `corner` (N, 3).
         target: file to write; it also gets `sample` (N,), the stems of the parts.
-        inputs: channels of the network, kept as the file's attribute.
+        attributes: of the file: `inputs`, the channels of the network, and what else is to be kept.
 
     Returns:
         number of patches.
@@ -54,6 +54,6 @@ def merge_parts(parts: list[Path], target: Path, inputs) -> int:
                 at += count
         out["corner"] = np.concatenate(corners)
         out["sample"] = np.repeat([p.stem for p in parts], counts).astype("S")
-        out.attrs["inputs"] = inputs
+        out.attrs.update(attributes)
     os.replace(temporary, target)
     return sum(counts)

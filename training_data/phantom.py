@@ -29,6 +29,7 @@ from training_data.phantom_fields import (
     value_noise,
 )
 from training_data.phantom_veins import paint_veins
+from training_data.volume import check_size
 
 # Numbers of the public scorer (qsm-ci); it has none for haemorrhage, 17 is free there.
 LABELS = {
@@ -56,6 +57,7 @@ TISSUES = {
 }
 IRON = ("caudate", "pallidum", "putamen", "red_nucleus", "dentate", "nigra")
 DEEP_WHITE = -0.018  # χ of deep less that of subcortical white matter [ppm], as COSMOS maps show it
+LEAST_SHAPE = 16  # voxels along an axis that a head needs
 R2STAR_EXPONENT = 0.82  # R2* ∝ B0^0.82, a little below linear: Peters 2007, 3 and 7 T
 
 # Right half of paired nuclei: centre, semi-axes [mm], rotation about x, y, z [degree]
@@ -132,8 +134,7 @@ def make_head(shape, voxel_size, rng, haemorrhage=False, calcification=False, ec
     Raises:
         ValueError: a grid with an axis under 16 voxels, or a voxel size that is not positive.
     """
-    if len(shape) != 3 or min(shape) < 16:
-        raise ValueError(f"shape {tuple(shape)}: expected three sizes of at least 16 voxels")
+    check_size("shape", shape, LEAST_SHAPE)
     if len(voxel_size) != 3 or min(voxel_size) <= 0:
         raise ValueError(f"voxel_size {tuple(voxel_size)}: expected three positive lengths in mm")
     frame, box = _place_head(shape, voxel_size, rng)

@@ -22,10 +22,10 @@ from training_data.noise import (
     add_model_errors,
     smooth_noise,
 )
+from training_data.origin import CONFIGS, FREE
 from training_data.removal import removal_error
 from training_data.samples import (
     FIELD_FILE,
-    FIELDS_CONFIG,
     check_processes,
     for_each_map,
     read_sample,
@@ -98,7 +98,7 @@ def main(config: dict) -> None:
     check_options(config)
     source = Path(config["srcFolder"])
     folders = sample_folders(source)
-    save_config(config, source, FIELDS_CONFIG, free=("device", "run", "srcFolder", "processes"))
+    save_config(config, source, CONFIGS["step2"], free=FREE["step2"])
 
     todo = [f for f in folders if not (f / FIELD_FILE).is_file()]
     print(f"{TAG} {len(folders)} maps, {len(folders) - len(todo)} finished before", flush=True)

@@ -20,7 +20,7 @@ RAMP_MM = 1.5  # over which sources begin, so far beyond what the method is give
 MARGIN_MM = 24.0  # of the volume around the brain that is simulated
 AIR_PPM = 9.4  # χ of air over that of tissue
 # Drawn for each head, [low, high]: thickness of skull and scalp [mm], spread of χ in them [ppm],
-# number, radius and distance to the brain of air-filled sinuses below its front [mm].
+# number, radius and distance to the brain of air-filled sinuses around its lower third [mm].
 SCALP_MM, SCALP_PPM = (9.0, 16.0), (0.05, 0.4)
 SINUSES, SINUS_MM, SINUS_GAP_MM = (0, 4), (4.0, 9.0), (2.0, 8.0)
 # Of the methods: V-SHARP's largest radius [mm], smallest one [voxels] and threshold; RESHARP's

@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from training_data.backend import cores
 from training_data.nifti import Volume, b0_direction, read_mask, read_volume
+from training_data.origin import CONFIGS
 
 CHI_FILE, MASK_FILE, SAMPLE_FILE = "suscp.nii.gz", "Mask.nii.gz", "sample.json"
 FIELD_FILE = "fmap_suscp.nii.gz"
-FIELDS_CONFIG = "config_fields.json"  # step 2's, beside the maps' folders
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def read_sample(folder: Path) -> Sample:
     try:
         notes = json.loads((folder / SAMPLE_FILE).read_text())
         index = int(notes["index"])
-        fields = folder.parent / FIELDS_CONFIG
+        fields = folder.parent / CONFIGS["step2"]
         override = json.loads(fields.read_text()) if fields.is_file() else {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(

@@ -10,11 +10,12 @@ import numpy as np
 from scipy import ndimage
 
 from training_data import augment
-from training_data.nifti import Volume, b0_direction, read_mask, read_volume
-from training_data.phantom import make_head
+from training_data.dipole import dipole_kernel
+from training_data.nifti import Volume, b0_direction, read_mask, read_volume, to_canonical
+from training_data.phantom import LEAST_SHAPE, make_head
 from training_data.randomlabels import make_random_labels
 from training_data.smv import erode
-from training_data.volume import bounding_box
+from training_data.volume import bounding_box, check_size
 
 KINDS = ("chi_map", "phantom", "random_labels", "flat_phantom")
 STAGES = (
@@ -42,6 +43,9 @@ class SyntheticMap:
 def read_source(config: dict) -> Volume | None:
     """χ·mask of the map named by `chiFile` and `maskFile`, or None where the run needs no map.
 
+    Its axes are turned closest to right, anterior, superior, so that `elastic` moves the same plane
+    however the file is stored.
+
     Raises:
         ValueError: a missing or bad file, an empty mask, or a mask on another grid.
     """
@@ -54,7 +58,7 @@ def read_source(config: dict) -> Volume | None:
     chi = np.where(mask & (volume.data == 0), TINY, volume.data) * mask
     if not mask.any():
         raise ValueError(f"{config['chiFile']}: all voxels are zero; expected χ in ppm")
-    return Volume(chi, volume.affine, volume.voxel_size, volume.header, volume.path)
+    return to_canonical(Volume(chi, volume.affine, volume.voxel_size, volume.header, volume.path))
 
 
 def check_options(config: dict) -> None:
@@ -76,10 +80,9 @@ def check_options(config: dict) -> None:
     for key in ("number", "seed", "first", "erosionRadius", "veins", "maskErosion", "maskHoles"):
         if config[key] < (key == "number"):
             raise ValueError(f"{key} {config[key]}: expected {1 if key == 'number' else 0} or more")
-    shape = config["shape"]
-    if shape is not None and (len(shape) != 3 or not all(isinstance(n, int) for n in shape)
-                              or min(shape) < 16):  # fmt: skip
-        raise ValueError(f"shape {shape}: expected three whole numbers of at least 16, or None")
+    if config["shape"] is not None:
+        check_size("shape", config["shape"], LEAST_SHAPE)
+    dipole_kernel((2, 2, 2), config["voxelSize"])
 
 
 def _check_range(key, value, whole):
@@ -184,11 +187,7 @@ def _flattened(chi, labels, rng):
 def _change(config, chi, mask, voxel_size, rngs, record):
     """Erosion, contrast, sources, veins and mask damage on the brain's box."""
     mask, inner = erode(mask, voxel_size, config["erosionRadius"], times=2)
-    if not mask.any():
-        raise ValueError(
-            f"nothing is left of the brain after an erosion by {config['erosionRadius']} mm; "
-            "lower erosionRadius or check the mask"
-        )
+    _check_left(mask, f"an erosion by {config['erosionRadius']} mm", "erosionRadius")
     contrast = augment.draw_contrast(rngs["contrast"], config["contrasts"])
     record["contrast"] = contrast
     out = np.zeros(chi.shape, np.float32)
@@ -201,7 +200,15 @@ def _change(config, chi, mask, voxel_size, rngs, record):
         mask, record["mask_damage"] = augment.damage_mask(
             mask, rngs["mask"], config["maskErosion"], config["maskHoles"]
         )
+        _check_left(mask, "mask damage", "maskErosion and maskHoles")
     return out * mask, mask
+
+
+def _check_left(mask, cause, keys):
+    if not mask.any():
+        raise ValueError(
+            f"nothing is left of the brain after {cause}; lower {keys} or check the mask"
+        )
 
 
 def _add_sources(config, chi, masks, voxel_size, rng):

@@ -21,6 +21,13 @@ def bounding_box(mask) -> tuple[slice, slice, slice]:
     return tuple(box)
 
 
+def check_size(key: str, size, least: int) -> None:
+    """Raise a ValueError unless a size is three whole numbers, none below `least`."""
+    whole = isinstance(size, (list, tuple)) and all(isinstance(n, int) for n in size)
+    if not whole or len(size) != 3 or min(size) < least:
+        raise ValueError(f"{key} {size!r}: expected three whole numbers of at least {least}")
+
+
 def pad_widths(size, shape) -> list[tuple[int, int]]:
     """Zeros before and after along each axis that bring `size` to at least `shape`, centred."""
     extra = [max(0, int(n) - int(s)) for s, n in zip(size, shape, strict=True)]

@@ -17,10 +17,12 @@ import keras
 
 from configs import run_step, save_config
 from network_model.callbacks import append_row, cut_rows, plot_curves, read_rows
-from network_model.finetune import METHODS, FineTuner, Tuning, refine_image
+from network_model.finetune import METHODS, FineTuner
 from network_model.inference import network_to_tune
+from network_model.refine import refine_image
 from network_model.subject import subject_from_config
-from network_model.unet import file_hash
+from network_model.tuning import Tuning
+from training_data.origin import file_hash
 
 TAG = "[5 finetune]"
 

@@ -27,6 +27,11 @@ def check_options(config: dict) -> None:
                      ("linear_start", 0)):  # fmt: skip
         if config[key] < low:
             raise ValueError(f"{key} {config[key]}: expected a whole number of at least {low}")
+    crop = config["crop"]
+    if crop is not None and (
+        not isinstance(crop, (list, tuple)) or any(not isinstance(n, int) for n in crop)
+    ):
+        raise ValueError(f"crop {crop!r}: expected three whole numbers, or None")
     if config["linear_start"] and not config["linear_path"]:
         raise ValueError("linear_start: sets a linear path; expected linear_path=True with it")
     if config["resident"] and keras.backend.backend() != "torch":

@@ -40,6 +40,8 @@ from network_model.train_model.datagenerator import (
 )
 from network_model.train_model.linear_start import fit_linear_path
 from network_model.unet import grid_multiple, make_spec, save_network
+from training_data.channels import FIRST
+from training_data.origin import file_hash
 
 TAG = "[4 train]"
 FREE_KEYS = (
@@ -73,6 +75,10 @@ def load_data(config: dict, spec: dict) -> dict:
     if any(n % grid_multiple(spec) for n in patches.shape):
         raise ValueError(f"patches of {patches.shape}: depth {spec['depth']} needs multiples of "
                          f"{grid_multiple(spec)}; change patch_size of step 3")  # fmt: skip
+    made_with = patches.file.attrs.get("first_sha256")
+    if FIRST in spec["inputs"] and made_with not in (None, file_hash(spec["first"]["path"])):
+        raise ValueError(f"{config['datasets_path']}: its first maps are not those of "
+                         f"{config['firstFile']}; run step 3 again in another folder")  # fmt: skip
     train, validation = patches.split(config["validation_split"], config["seed"], config["maps"])
     subject = target = None
     if config["fieldFile"]:
@@ -88,7 +94,6 @@ def main(config: dict) -> None:
     check_options(config)
     spec, folder = make_spec(config), Path(config["dstFolder"])
     data = load_data(config, spec)
-    save_config(config, folder, free=FREE_KEYS)
 
     keras.utils.set_random_seed(config["seed"])
     tune_backend()
@@ -97,6 +102,7 @@ def main(config: dict) -> None:
     steps = config["epochs"] * len(DataGenerator(data["patches"], data["train"], config))
     with distribution(config["gpus"]):
         model = compile_model(config, spec, data["patches"], data["subject"], steps)
+    save_config(config, folder, free=FREE_KEYS)  # once nothing in it is refused
     print(f"{TAG} {model.count_params():,} parameters", flush=True)
 
     state, log = folder / "state.h5", folder / "log.csv"
