@@ -8,10 +8,8 @@ process of its own: imports, reading and writing included. Run it on an idle mac
 """
 
 import argparse
-import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -51,19 +49,29 @@ def write_case(case: Case, folder: Path) -> list[str]:
     return arguments
 
 
+# A process begins with the highest memory of the one that started it: a small one has to.
+TIMED = """
+import resource, subprocess, sys, time
+start = time.perf_counter()
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
+used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+print(time.perf_counter() - start, used / 2**20)
+sys.exit(done.returncode)
+"""
+
+
 def run_timed(command: list[str]) -> tuple[float, float]:
     """Wall seconds and highest memory [GiB] of a command.
 
     Raises:
         ValueError: it ends with another status than 0.
     """
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    if status:
-        raise ValueError(f"{' '.join(command)}: ended with {os.waitstatus_to_exitcode(status)}")
-    return seconds, usage.ru_maxrss / 2**20
+    timed = [sys.executable, "-c", TIMED, *command]
+    done = subprocess.run(timed, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"{' '.join(command)}: ended with {done.returncode}")
+    seconds, memory = map(float, done.stdout.split())
+    return seconds, memory
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ config = {
     "align": "auto",
     "align_voxel_mm": 1.0,  # voxel edge that plain networks are trained at [mm]
     "reference": "none",  # subtract the mean of the "brain" or of a mask file; "none"
-    # Fine-tuning of the weights (step 5), off by default: minutes, and little beyond the refinement.
-    # Of several networks the first one's move, and the others are given its new map.
+    # Fine-tuning of the weights (step 5), off by default: minutes, and little beyond refinement. Of
+    # several networks the first one's move, and the others are given its new map.
     "finetune": 0,  # iterations
     "learning_rate": 1e-4,  # Adam; ten times step 5's, because a scan has hundreds of iterations
     "decay_every": 200,  # iterations after which the learning rate is multiplied by e^−0.1
