@@ -94,8 +94,8 @@ def _best_choice(subject, inputs, voxel_mm: float) -> str:
 
 
 def elongation(voxel_size) -> float:
-    """Longest over shortest edge of a voxel."""
-    return max(voxel_size) / min(voxel_size)
+    """Longest over shortest edge of a voxel; to a thousandth, which headers round it to."""
+    return round(max(voxel_size) / min(voxel_size), 3)
 
 
 def tilt_degrees(b0_dir) -> float:
@@ -146,9 +146,14 @@ class Alignment:
         )  # fmt: skip
 
     def _forth(self, data, order: int = SPLINE_ORDER) -> np.ndarray:
-        return ndimage.affine_transform(data, *self._there, self._shape, order=order)
+        # Beyond the volume lies zero, a voxel away: "constant" would cut the last one in halves.
+        return ndimage.affine_transform(
+            data, *self._there, self._shape, order=order, mode="grid-constant"
+        )
 
     def back(self, chi) -> np.ndarray:
         """A map on the turned grid, (X', Y', Z'), on the scan's own grid; masked, float32."""
-        turned = ndimage.affine_transform(chi, *self._back, self._mask.shape, order=SPLINE_ORDER)
+        turned = ndimage.affine_transform(
+            chi, *self._back, self._mask.shape, order=SPLINE_ORDER, mode="grid-constant"
+        )
         return turned * self._mask

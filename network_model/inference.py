@@ -447,6 +447,8 @@ def _small_tiles(model, x, mask, edge: int, overlap: float, mirrors: bool) -> np
     `mirrors` each of the eight is another mirror image, every second with x and y exchanged.
     """
     starts = [overlapping_starts(n, edge, overlap) for n in mask.shape]
+    if mirrors:  # the only tile along an axis is seen as it is and mirrored
+        starts = [s * 2 if len(s) == 1 else s for s in starts]
     room = [(0, max(edge - n, 0)) for n in mask.shape]
     x, wide = np.pad(x, [*room, (0, 0)]), np.pad(mask, room)
     ramp = np.sin(np.pi * (np.arange(edge, dtype=np.float32) + 0.5) / edge) ** 2

@@ -85,9 +85,17 @@ def trusted_field(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> Trusted:
 
     Returns:
         the field, the very array that was given where nothing stands out, and where it changed.
+
+    Raises:
+        ValueError: a mask of which more than half has no field.
     """
     geometry = (mask, voxel_size, b0_dir)
     missing = missing_field(field, *geometry)
+    if 2 * missing.sum() > mask.sum():
+        raise ValueError(
+            f"the field is zero or mere noise in {missing.sum() / mask.sum():.0%} of the mask: "
+            "expected a mask of where it is known; cut it back, or take the right field"
+        )
     course = background(field, mask & ~missing, voxel_size, b0_dir)
     measured = (field - course * mask).astype(np.float32) if course.any() else field
     found, unsupported = measured, np.zeros(mask.shape, bool)

@@ -83,6 +83,7 @@ class Result:
         parameters: content of the map's JSON sidecar.
         warnings: what the user ought to look at.
         labels: (X, Y, Z) int regions, or None.
+        course: background that was taken off the field, (X, Y, Z) [ppm], or 0.
         files: what was written, by name: "chi", "sidecar", "report".
     """
 
@@ -94,6 +95,7 @@ class Result:
     parameters: dict
     warnings: list[str]
     labels: np.ndarray | None = None
+    course: np.ndarray | float = 0.0
     files: dict[str, Path] = field(default_factory=dict)
 
 
@@ -140,7 +142,7 @@ def reconstruct(
         "Warnings": warnings,
     }  # fmt: skip
     result = Result(
-        subject, chi, chi_network, residuals[1], residuals[0], parameters, warnings, labels
+        subject, chi, chi_network, residuals[1], residuals[0], parameters, warnings, labels, course
     )
     write_result(result, options)
     log(_summary(parameters))

@@ -1,5 +1,6 @@
 """Can this map be trusted? What a report says in words about its misfit, noise and values."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +40,7 @@ def residual_numbers(subject, residual) -> dict[str, float]:
     """How a residual field is spread over the brain.
 
     Args:
-        subject: a `Subject`.
+        subject: a `Subject`, without background that was taken off its field.
         residual: field − D ∗ χ, (X, Y, Z) [ppm].
 
     Returns:
@@ -80,7 +81,8 @@ def findings(result) -> list[Finding]:
     Args:
         result: a `reconstruction.Result`.
     """
-    numbers = residual_numbers(result.subject, result.residual)
+    local = dataclasses.replace(result.subject, field=result.subject.field - result.course)
+    numbers = residual_numbers(local, result.residual)
     p = result.parameters
     sigma = p.get("NoiseEstimate_ppm")
     found = [_warnings_finding(result.warnings)]

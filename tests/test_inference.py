@@ -279,14 +279,30 @@ def test_every_second_tile_has_x_and_y_exchanged():
     mask = keras.Input((None, None, None, 1), name="target_mask")
     moved = {"target_chi": keras.ops.roll(x, 1, axis=1) * mask}
     model = keras.Model({"target_x": x, "target_mask": mask}, moved)
-    given = np.random.default_rng(0).standard_normal((24, 16, 16, 1)).astype(np.float32)
+    given = np.random.default_rng(0).standard_normal((24, 24, 24, 1)).astype(np.float32)
     inside = np.ones(given.shape[:3], np.float32)
     chi = inference._small_tiles(model, given, inside, 16, 1 / 2, True)
-    first, second = chi[1:8], chi[16:]  # seen by one tile each
-    np.testing.assert_allclose(first, given[:7, ..., 0], atol=1e-5)
-    np.testing.assert_allclose(second, np.roll(given, 1, axis=1)[16:, ..., 0], atol=1e-5)
+    first, second = chi[1:8, :8, :8], chi[16:, 1:8, :8]  # seen by one tile each
+    np.testing.assert_allclose(first, given[:7, :8, :8, 0], atol=1e-5)
+    np.testing.assert_allclose(second, given[16:, :7, :8, 0], atol=1e-5)
     chi = inference._small_tiles(model, given, inside, 16, 1 / 2, False)
-    np.testing.assert_allclose(chi[16:], given[15:-1, ..., 0], atol=1e-5)
+    np.testing.assert_allclose(chi[16:, :8, :8], given[15:-1, :8, :8, 0], atol=1e-5)
+
+
+def test_a_scan_of_one_tile_is_seen_in_its_mirror_images(networks, tmp_path):
+    model, spec = make_network(tmp_path / "tiles.h5", {"filters": 3, "depth": 3, "tile": 32})
+    x, mask, _ = inference.network_volume(spec, subject_of((23, 31, 26)))
+    x, mask = x[:16, :16, :16], mask[:16, :16, :16]
+    wide = [np.pad(v, [(0, 16)] * 3 + [(0, 0)] * (v.ndim - 3)) for v in (x, mask)]
+    expected = np.zeros(wide[1].shape, np.float32)
+    for flip in itertools.product((0, 1), repeat=3):
+        axes = tuple(np.flatnonzero(flip))
+        seen = [np.flip(v, axes) for v in wide]
+        turned = [v.swapaxes(0, 1) if sum(flip) % 2 else v for v in seen]
+        out = inference._whole(model, *map(np.ascontiguousarray, turned))
+        expected += np.flip(out.swapaxes(0, 1) if sum(flip) % 2 else out, axes) / 8
+    chi = inference._small_tiles(model, x, mask, 32, 3 / 8, True)
+    np.testing.assert_allclose(chi, expected[:16, :16, :16], atol=1e-4)
 
 
 def test_a_network_of_tiles_sees_them_as_its_patches(networks, tmp_path):

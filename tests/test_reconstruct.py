@@ -13,7 +13,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
-from scans import INVERSION, KERAS_ON_NUMPY, PLAIN, VOXEL, make_network, tilted_affine, write_scan
+from scans import (
+    INVERSION,
+    KERAS_ON_NUMPY,
+    PLAIN,
+    VOXEL,
+    make_network,
+    make_scan,
+    tilted_affine,
+    write_scan,
+)
 from scipy.ndimage import binary_erosion
 
 from network_model.align import Alignment, rotation_to_z, tilt_degrees, views_of
@@ -258,6 +267,26 @@ def test_alignment_turns_and_comes_back():
     assert turn.subject.mask.sum() == pytest.approx(volume, rel=0.02)
 
 
+def test_a_brain_that_touches_the_border_is_resampled_whole():
+    scan = make_scan((20, 24, 16))
+    cut = {name: x[:, :, 4:12] for name, x in scan.items()}
+    wide = {name: np.pad(x, [(0, 0), (0, 0), (3, 5)]) for name, x in cut.items()}
+    turned = [
+        Alignment(make_subject(s["field"], s["mask"], (1, 1, 2.2)), 1.0, straighten=False).subject
+        for s in (cut, wide)
+    ]
+    assert turned[0].mask.sum() == turned[1].mask.sum()
+    np.testing.assert_allclose(turned[0].field[turned[0].mask], turned[1].field[turned[1].mask],
+                               atol=1e-6)  # fmt: skip
+
+
+def test_rounding_of_a_header_does_not_decide_about_cubes():
+    scan = make_scan((20, 24, 16))
+    for longest in (0.9 - 1e-7, 0.9, 0.9 + 1e-7):
+        subject = make_subject(scan["field"], scan["mask"], (0.6, 0.6, longest))
+        assert len(views_of(subject, ["tv"])) == 2
+
+
 def test_elongated_voxels_are_seen_as_cubes_too(scan, reference_run, tmp_path, capsys):
     both, sidecar = run(scan, tmp_path / "chi.nii.gz", "--align", "both")
     network = sidecar["Steps"][0]
@@ -447,6 +476,8 @@ BAD_FILES = {
     "field zero": (rewrite("field.nii.gz", lambda x: 0 * x), ""),
     "field zero in the mask": (
         rewrite("field.nii.gz", lambda x: spoil((0, 0, 0), 1)(0 * x)), ""),
+    "mask twice the field": (
+        rewrite("field.nii.gz", lambda x: x * (np.indices(x.shape)[0] < 13)), "--mend"),
     "field of another shape": (rewrite("field.nii.gz", lambda x: x[1:]), ""),
     "field elsewhere": (
         rewrite("field.nii.gz", affine=lambda a: a + np.eye(4)[:, [0, 1, 3, 2]] * 9), ""),

@@ -43,6 +43,16 @@ def make_result(chi_scale=1.0, warnings=(), magnitude=True):
     return Result(subject, *maps, *left, parameters, list(warnings), labels)
 
 
+def test_background_that_was_taken_off_counts_as_no_field_that_is_explained():
+    plain, shifted = make_result(), make_result()
+    shifted.course = np.linspace(-0.1, 0.1, SHAPE[0], dtype=np.float32)[:, None, None] * np.ones(
+        SHAPE
+    )
+    shifted.subject.field = shifted.subject.field + shifted.course
+    texts = [[f.text for f in findings(result)] for result in (plain, shifted)]
+    assert texts[0] == texts[1]
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """Path and text of a report with everything in it."""
