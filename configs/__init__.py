@@ -110,7 +110,8 @@ def write_text(path: str | Path, text: str) -> None:
 def run_step(step: str, main) -> None:
     """Entry point of a numbered script: load and print its config, run ``main(config)``.
 
-    A ValueError or OSError, the kinds that bad input raises, becomes one line and exit status 1.
+    A ValueError or OSError, the kinds that bad input raises, and a library that is not installed
+    become one line and exit status 1.
     ``--help`` prints the step's config with its comments.
     """
     number = step.removeprefix("step").replace("_", " ", 1)
@@ -121,7 +122,7 @@ def run_step(step: str, main) -> None:
         config = load_config(step, sys.argv[1:])
         print(f"[{number}] configuration\n{pprint.pformat(config, sort_dicts=False)}", flush=True)
         main(config)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         die(f"[{number}] {error}")
     except KeyboardInterrupt:
         die(f"[{number}] stopped; the same command goes on from here")
@@ -149,7 +150,7 @@ def _changed_keys(name: str) -> dict:
 
 def _parse(key: str, text: str, default):
     """Value of `key=text`: words are left as they are, all else is read as Python."""
-    if isinstance(default, str) or key.endswith(_PATH_ENDINGS):
+    if isinstance(default, str) or (default is None and key.endswith(_PATH_ENDINGS)):
         return None if text == "None" else text
     try:
         return ast.literal_eval(text)

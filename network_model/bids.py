@@ -74,9 +74,12 @@ def entities(path: Path) -> dict[str, str]:
 def list_images(study: Path, out: Path) -> list[Path]:
     """NIfTI files below a study as relative paths, sorted; without hidden folders and `out`."""
     found, out = [], Path(out).resolve()
-    for folder, folders, files in os.walk(study):
+    for folder, folders, files in os.walk(study, followlinks=True):
         here = Path(folder)
-        folders[:] = [f for f in folders if not f.startswith(".") and (here / f).resolve() != out]
+        above = {here.resolve(), *here.resolve().parents, out}  # a link to one of them has no end
+        folders[:] = [
+            f for f in folders if not f.startswith(".") and (here / f).resolve() not in above
+        ]
         names = [f for f in files if f.endswith(SUFFIXES) and not f.startswith(".")]
         found += [(here / f).relative_to(study) for f in names]
     return sorted(found)
@@ -98,6 +101,9 @@ def find_scans(study, out, patterns: dict[str, list[str]]) -> list[ScanFiles]:
         raise ValueError(f"{study}: no such folder; expected a BIDS study")
     images = list_images(study, out)
     of = {kind: _matches(images, globs) for kind, globs in patterns.items()}
+    if "mask" in of:
+        asked = " ".join(patterns["mask"])
+        of["mask"] = {p: k for p, k in of["mask"].items() if _may_be_brain(p, asked)}
     # SEPIA's mask of the local field is called …_mask_localfield.
     fields = [f for f in of["field"] if f not in of.get("mask", {})]
     by_name = {}
@@ -126,7 +132,7 @@ def _matches(images, globs) -> dict[Path, int]:
 
 def _scan_files(study: Path, name: str, fields: list[Path], of: dict) -> ScanFiles:
     first, *rivals = fields
-    best = {kind: _best(first, of.get(kind, {}), kind) for kind in of if kind != "field"}
+    best = {kind: _best(first, of.get(kind, {})) for kind in of if kind != "field"}
     several = {k: v for k, v in best.items() if len({str(_but_echo(p)) for p in v}) > 1
                or (k != "magnitude" and len(v) > 1)}  # fmt: skip
     best = {kind: found for kind, found in best.items() if kind not in several}
@@ -138,17 +144,19 @@ def _scan_files(study: Path, name: str, fields: list[Path], of: dict) -> ScanFil
     )  # fmt: skip
 
 
-def _best(field: Path, candidates: dict[Path, int], kind: str) -> list[Path]:
-    """Candidates that suit a field best, echoes in their order; empty if none does.
+def _may_be_brain(mask: Path, asked: str) -> bool:
+    """Whether a mask is not named after another region, unless the patterns ask for such names."""
+    have = entities(mask)
+    regions = [(e, have[e]) for e in ("label", "desc") if e in have]
+    return all(r.lower() == "brain" or f"{e}-{r}" in asked for e, r in regions)
 
-    The mask of another region than the brain (`label-`) is no brain mask.
-    """
+
+def _best(field: Path, candidates: dict[Path, int]) -> list[Path]:
+    """Candidates that suit a field best, echoes in their order; empty if none does."""
     wanted = entities(field)
     ranked = {}
     for path, order in candidates.items():
         rank = _rank(field, wanted, path, order)
-        if kind == "mask" and entities(path).get("label", "brain").lower() != "brain":
-            continue
         if rank is not None:
             ranked.setdefault(rank, []).append(path)
     return sorted(ranked[max(ranked)], key=_echo) if ranked else []

@@ -254,7 +254,9 @@ def _run_all(pool, todo: dict, rows: dict) -> None:
                 bar.write(f"{name}: {row['state']} {row['message']}".rstrip())
                 bar.update()
     except KeyboardInterrupt:
-        pool.shutdown(wait=False, cancel_futures=True)
+        for future in futures:
+            future.cancel()
+        pool.shutdown(wait=False)
         raise
 
 

@@ -40,6 +40,7 @@ NOISY, LEAST_NOISY = 2.0, 0.005
 # that of the quietest, and, since it blurs, over its own 90th percentile; and its volume, blur
 # included. A source of a millilitre may hold noise, too, and be seen by nothing but that.
 SILENT, SILENT_OVER, SILENT_EDGE, SILENT_ML = 0.03, 6.0, 0.7, 3.0
+WORTH_A_WARNING = 0.05  # background that was taken off, over the field's standard deviation
 FEW_ZEROS = 0.01  # of the mask, here and there, in a field that is not stored in coarse steps
 LEAK = 0.05  # what a strong source leaves on the cone, over its field: up to 0.035 for spheres
 # A patch is unsupported where the field of all else explains less of its own than this share of its
@@ -154,7 +155,7 @@ def look_through(subject) -> tuple:
         "NoisyVoxels": int(found.noisy.sum()),
     }
     warnings = []
-    if numbers["BackgroundRemoved_ppm"]:
+    if numbers["BackgroundRemoved_ppm"] > WORTH_A_WARNING * subject.field[subject.mask].std():
         warnings.append(
             f"an offset or slow course of {numbers['BackgroundRemoved_ppm']:.2g} ppm, which no "
             "source inside the mask explains, was taken off the field: see background removal"
@@ -185,7 +186,8 @@ def _places(where, subject) -> str:
 def missing_field(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> np.ndarray:
     """Voxels of the mask that have no field, (X, Y, Z) bool.
 
-    Where it is zero in a voxel and all around it, and in regions of nothing but noise (`SILENT`).
+    Where it is zero in a voxel and all around it, in patches of 27 voxels or more, and in regions
+    of nothing but noise (`SILENT`).
 
     Args:
         field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
@@ -195,6 +197,9 @@ def missing_field(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> np.ndarray
     empty = ndimage.binary_opening(zero | ~mask, around) & zero
     if (zero & ~empty).sum() > FEW_ZEROS * mask.sum():  # stored in coarse steps
         empty = ndimage.binary_opening(zero, around)
+    # A voxel at the rim that rounds to zero is none: outside, all around it is zero as well.
+    patches, _ = ndimage.label(empty, around)
+    empty &= np.bincount(patches.ravel())[patches] >= around.size
     if empty[mask].all():
         return np.zeros(mask.shape, bool)
     noise = local_noise(field, mask & ~empty, voxel_size, b0_dir)

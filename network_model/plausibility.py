@@ -69,7 +69,7 @@ def sign_warning(subject) -> str | None:
     if chi.size < MANY_VOXELS:
         return None
     ratio = max(_tail_ratio(chi, percent) for percent in TAILS_PERCENT)
-    if ratio > TAIL_RATIO:
+    if ratio > TAIL_RATIO or ratio == 0:  # of a constant field there is nothing to tell
         return None
     return (
         f"the field's sign looks turned: negative χ outweighs positive χ {1 / ratio:.2f} to 1 in a "

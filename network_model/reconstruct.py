@@ -124,7 +124,7 @@ def command(argv: list[str]) -> None:
     """`main` with every problem of the input as one line and exit status 1."""
     try:
         main(argv)
-    except (ValueError, OSError) as problem:
+    except (ValueError, OSError, ImportError) as problem:
         die(f"{TAG} {problem}")
     except MemoryError:
         die(f"{TAG} out of memory; allow less with --memory")

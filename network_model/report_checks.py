@@ -50,14 +50,15 @@ def residual_numbers(subject, residual) -> dict[str, float]:
     """
     mask = subject.mask
     depth = ndimage.distance_transform_edt(np.pad(mask, 1), subject.voxel_size)[1:-1, 1:-1, 1:-1]
-    inside, rim = depth > RIM_MM, mask & (depth <= RIM_MM)
+    reach = max(RIM_MM, *subject.voxel_size)  # a voxel at least
+    inside, rim = depth > reach, mask & (depth <= reach)
     field = subject.field[mask] - subject.field[mask].mean()
     inner_rms = rms(residual[inside])
     return {
         "field_rms": rms(field),
         "residual_rms": rms(residual[mask]),
         "explained": 1 - rms(residual[mask]) ** 2 / max(rms(field) ** 2, 1e-30),
-        "rim_ratio": rms(residual[rim]) / inner_rms if inner_rms > 0 else 1.0,
+        "rim_ratio": rms(residual[rim]) / inner_rms if inner_rms > 0 and rim.any() else 1.0,
         "neighbor_correlation": _neighbor_correlation(residual, inside if inside.any() else mask),
     }
 

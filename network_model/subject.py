@@ -154,7 +154,7 @@ def load_subject(field_file, mask_file, magnitude_file=None, scan: Scan | None =
     """
     scan = scan or Scan()
     sidecar = read_sidecar(field_file)
-    volume = read_volume(field_file)
+    volume = read_volume(field_file, finite=False)
     mask, mask_volume = read_mask(mask_file, like=volume)
     _check_mask(mask, mask_file)
     ppm, b0, te, notes = _to_ppm(volume, scan, sidecar)
@@ -299,7 +299,7 @@ def _read_weight(path, like: Volume, mask, echo):
     """Weights (X, Y, Z) on the file's axes, their echo or None, and a note on their origin."""
     if path is None:
         return mask.astype(np.float32), None, "no magnitude: weight = mask"
-    volume = read_volume(path, (3, 4))
+    volume = read_volume(path, (3, 4), finite=False)
     check_same_grid(like, volume)
     data, index, note = volume.data, None, f"weight: {Path(path).name}"
     if data.ndim == 4:

@@ -239,6 +239,14 @@ def test_files_are_matched_by_entities_then_nearness_then_pattern(tmp_path):
         scan_options(scans["sub-3"], tmp_path, template(tmp_path))
 
 
+def test_folders_that_are_links_are_looked_into_once(tmp_path):
+    touch(tmp_path, "store/sub-2/sub-2_localfield.nii", "study/sub-1/sub-1_localfield.nii")
+    study = tmp_path / "study"
+    (study / "sub-2").symlink_to(tmp_path / "store/sub-2")
+    (study / "sub-1/self").symlink_to(study)
+    assert [s.name for s in find_scans(study, study / "out", FIND)] == ["sub-1", "sub-2"]
+
+
 def test_two_fields_for_one_map_are_refused(tmp_path):
     touch(tmp_path, "a/sub-1_localfield.nii", "b/sub-1_localfield.nii", "a/sub-1_mask.nii")
     (scan,) = find_scans(tmp_path, tmp_path / "out", FIND)
@@ -249,6 +257,7 @@ def test_two_fields_for_one_map_are_refused(tmp_path):
 def test_several_masks_that_suit_a_field_are_refused_and_other_regions_are_none(tmp_path):
     touch(tmp_path, "sub-1_localfield.nii", "sub-1_label-CSF_mask.nii", "sub-1_label-GM_mask.nii")
     touch(tmp_path, "d/sub-1_desc-brain_mask.nii", "sub-1_acq-a_mag.nii", "sub-1_acq-b_mag.nii")
+    touch(tmp_path, "sub-1_desc-csf_mask.nii")
     (scan,) = find_scans(tmp_path, tmp_path / "out", FIND)
     assert scan.mask.name == "sub-1_desc-brain_mask.nii"
     with pytest.raises(ValueError, match=r"several files may be the magnitude .*magnitudePatterns"):

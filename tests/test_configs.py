@@ -80,6 +80,7 @@ def test_file_then_command_line(tmp_path):
         ("step4_train", "residual=tv", "tv"),
         ("step4_train", "run=2016", "2016"),
         ("step7_evaluate", "labelsFile=None", None),
+        ("step4_train", "linear_path=True", True),
     ],
 )
 def test_values_on_the_command_line(step, pair, value):
@@ -180,7 +181,10 @@ def test_die_is_one_line_and_exit_1(capsys):
     assert capsys.readouterr().err == "error: two lines\n"
 
 
-@pytest.mark.parametrize("error", [ValueError("bad"), FileNotFoundError("gone"), KeyboardInterrupt])
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("bad"), FileNotFoundError("gone"), ImportError("no torch"), KeyboardInterrupt],
+)
 def test_run_step_turns_errors_into_one_line(monkeypatch, capsys, error):
     def main(config):
         raise error

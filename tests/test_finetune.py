@@ -10,12 +10,13 @@ from scans import INVERSION, KERAS_ON_NUMPY, PLAIN, make_network, tilted_affine,
 from configs import load_config
 from network_model.finetune import FineTuner, freeze_all_but
 from network_model.inference import predict
+from network_model.mending import trusted_subject
 from network_model.model_finetune import train
 from network_model.subject import load_subject
 from network_model.tuning import Tuning
 from network_model.unet import load_network
 from training_data.dipole import forward_field
-from training_data.nifti import read_volume
+from training_data.nifti import read_volume, write_volume
 
 pytestmark = KERAS_ON_NUMPY
 
@@ -69,7 +70,8 @@ def test_writes_maps_losses_and_lowers_the_misfit(scan, tmp_path):
     assert rows[-1][1] < 0.95 * rows[0][1]
 
     subject = subject_of(scan)
-    plain = predict(*load_network(scan / "plain.h5"), subject)
+    trusted = trusted_subject(subject)[0]
+    plain = predict(*load_network(scan / "plain.h5"), trusted)
     np.testing.assert_allclose(read_volume(tmp_path / "chi_round00.nii.gz").data, plain, atol=1e-6)
     misfit = [
         np.std((subject.field - forward_field(x, subject.voxel_size, subject.b0_dir))[subject.mask])
@@ -90,7 +92,7 @@ def test_data_term_is_the_physics_on_the_true_grid(scan):
 
 def test_no_iterations_is_plain_inference(scan, tmp_path):
     train.main(config_of(scan, tmp_path, "iterations=0"))
-    plain = predict(*load_network(scan / "plain.h5"), subject_of(scan))
+    plain = predict(*load_network(scan / "plain.h5"), trusted_subject(subject_of(scan))[0])
     for name in ("chi", "chi_round00"):
         np.testing.assert_allclose(read_volume(tmp_path / f"{name}.nii.gz").data, plain, atol=1e-7)
 
@@ -117,6 +119,12 @@ def test_a_killed_run_goes_on_and_ends_the_same(scan, tmp_path, monkeypatch, cap
         np.testing.assert_allclose(
             read_volume(killed / path.name).data, read_volume(path).data, atol=1e-6
         )
+    field = read_volume(scan / "field.nii.gz")
+    original = (scan / "field.nii.gz").read_bytes()
+    write_volume(scan / "field.nii.gz", 2 * field.data, like=field)
+    with pytest.raises(ValueError, match="was made with field_sha256"):
+        train.main(config_of(scan, killed))
+    (scan / "field.nii.gz").write_bytes(original)
     changed = (killed / "chi.nii.gz").stat().st_mtime_ns
     train.main(config_of(scan, killed))
     assert "finished before" in capsys.readouterr().out

@@ -81,6 +81,21 @@ def test_sound_field_is_given_back_as_it_is(head):
     assert not found.background.any()
 
 
+@pytest.mark.parametrize("step", [1e-5, 1e-4])
+def test_field_stored_in_steps_has_no_holes_at_the_rim(head, step):
+    _, field, mask = head
+    stored = (np.rint(field / step) * step).astype(np.float32)
+    assert (stored[mask] == 0).any()
+    assert not missing_field(stored, mask, *GEOMETRY).any()
+
+
+def test_mask_of_twice_the_field_is_refused(head):
+    _, field, mask = head
+    half = field * (np.arange(SHAPE[0]) < 35)[:, None, None]
+    with pytest.raises(ValueError, match=r"zero or mere noise in \d+% of the mask"):
+        trusted_field(half, mask, *GEOMETRY)
+
+
 @pytest.mark.parametrize("spoil", [noise_patch, wrap])
 def test_field_without_a_source_is_left_out(head, spoil):
     chi, field, mask = head

@@ -186,3 +186,19 @@ def test_a_number_of_the_sidecar_that_is_needed_is_named_with_its_file(folder):
     (folder / "field.json").write_text('{"MagneticFieldStrength": "3"}')
     with pytest.raises(ValueError, match=r"MagneticFieldStrength in .*field.json: '3', expected"):
         load_subject(*files(folder), scan=Scan(unit="Hz"))
+
+
+def test_what_is_not_a_number_outside_the_mask_does_not_matter(folder):
+    wanted = load_subject(*files(folder))
+    outside = read_volume(folder / "mask.nii.gz").data == 0
+    for name in ("field", "magnitude"):
+        volume = read_volume(folder / f"{name}.nii.gz")
+        write_volume(folder / f"{name}.nii.gz", np.where(outside, np.nan, volume.data), like=volume)
+    subject = load_subject(*files(folder))
+    np.testing.assert_array_equal(subject.field, wanted.field)
+    np.testing.assert_array_equal(subject.weight, wanted.weight)
+
+
+def test_a_constant_field_has_no_sign(folder):
+    scan = make_scan((40, 44, 36))
+    assert sign_warning(make_subject(0.01 * scan["mask"], scan["mask"], VOXEL)) is None

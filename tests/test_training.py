@@ -484,6 +484,11 @@ def test_a_second_network_corrects_the_first(data, tmp_path):
     log = log_of(tmp_path / "run")
     assert np.isfinite(log["source_xsim_loss"]).all()
     assert np.isfinite(log["target_field_loss"]).all()
+    other = tmp_path / "other/patches.h5"
+    cut_patches(load_config("step3_genRDFPatchesSyn", []) | step3 | sizes | {
+        "dstFile": str(other), "patches_per_map": 3})  # fmt: skip
+    with pytest.raises(ValueError, match="was made with patches_sha256"):
+        main(options(data, tmp_path / "run", datasets_path=str(other), **keys))
     make_network(first, INVERSION, seed=1)
     with pytest.raises(ValueError, match=r"its first maps are not those of .*first\.h5"):
         main(options(data, tmp_path / "other", datasets_path=step3["dstFile"], **keys))

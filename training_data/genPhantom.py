@@ -68,6 +68,8 @@ def check(config: dict) -> None:
     for key in ("B0", "TE"):
         if config[key] <= 0:
             raise ValueError(f"{key}={config[key]}: expected a positive number")
+    if config["TE"] > 0.5:
+        raise ValueError(f"TE={config['TE']}: expected seconds, at most 0.5")
     if config["SNR"] < 0:
         raise ValueError(f"SNR={config['SNR']}: expected a positive number, or 0 for no noise")
     if not config["seeds"] or any(not isinstance(s, int) or s < 0 for s in config["seeds"]):

@@ -38,13 +38,14 @@ class Volume:
     path: str = ""
 
 
-def read_volume(path, ndim: int | tuple[int, ...] = 3) -> Volume:
+def read_volume(path, ndim: int | tuple[int, ...] = 3, *, finite: bool = True) -> Volume:
     """Read a NIfTI volume as float32.
 
     Args:
         path: .nii or .nii.gz.
         ndim: dimensions that are acceptable, e.g. 3 or (3, 4); axes of length one at the end
             are dropped first.
+        finite: whether NaN and infinity are refused; many tools write NaN outside the brain.
 
     Raises:
         ValueError: missing, unreadable, truncated, of another dimension, empty, or not finite; or
@@ -77,10 +78,11 @@ def read_volume(path, ndim: int | tuple[int, ...] = 3) -> Volume:
         raise ValueError(
             f"{path}: expected real numbers, found {data.dtype}; convert it to float32"
         )
-    return _checked(data, affine, image.header, path, (ndim,) if isinstance(ndim, int) else ndim)
+    ndims = (ndim,) if isinstance(ndim, int) else ndim
+    return _checked(data, affine, image.header, path, ndims, finite)
 
 
-def _checked(data, affine, header, path, ndims) -> Volume:
+def _checked(data, affine, header, path, ndims, finite) -> Volume:
     while data.ndim > min(ndims) and data.shape[-1] == 1:
         data = data[..., 0]
     if data.ndim not in ndims or 0 in data.shape:
@@ -89,7 +91,7 @@ def _checked(data, affine, header, path, ndims) -> Volume:
     with np.errstate(over="ignore", invalid="ignore"):
         data = np.ascontiguousarray(data, dtype=np.float32)
     bad = data.size - int(np.count_nonzero(np.isfinite(data)))
-    if bad:
+    if bad and finite:
         raise ValueError(
             f"{path}: {bad} voxels are NaN or infinite in float32; "
             "set them to zero and mask them out"

@@ -39,12 +39,15 @@ def sample_folders(source: Path, name: str = CHI_FILE) -> list[Path]:
     """Folders `map_*` below `source` that hold a file `name`, sorted.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or a map of step 1 lacks it.
     """
     folders = sorted(p.parent for p in source.glob(f"map_*/{name}"))
     if not folders:
         step = 1 if name == CHI_FILE else 2
         raise ValueError(f"{source}: no map_*/{name} here; run step {step} first, or set srcFolder")
+    left = sorted({p.parent for p in source.glob(f"map_*/{CHI_FILE}")} - set(folders))
+    if left:
+        raise ValueError(f"{left[0]}: no {name}, as in {len(left)} maps in all; run step 2 again")
     return folders
 
 

@@ -22,7 +22,7 @@ from network_model.inference import network_to_tune
 from network_model.refine import refine_image
 from network_model.subject import subject_from_config
 from network_model.tuning import Tuning
-from training_data.origin import file_hash
+from training_data.origin import file_hashes
 
 TAG = "[5 finetune]"
 
@@ -54,8 +54,9 @@ def main(config: dict) -> None:
     final = folder / "chi.nii.gz"
     subject = subject_from_config(config, TAG)
     model, spec = network_to_tune(config["weightsFile"])
-    # The weights' hash too: a folder of other weights under the same name is not finished.
-    save_config(config | {"weights_sha256": file_hash(config["weightsFile"])}, folder)
+    # Hashes too: a folder of other files under the same names is not finished.
+    files = {n: config[f"{n}File"] for n in ("weights", "field", "mask", "magnitude")}
+    save_config(config | file_hashes(**files), folder)
     if final.is_file():
         print(f"{TAG} finished before: {final}", flush=True)
         return

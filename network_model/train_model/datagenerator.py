@@ -4,6 +4,7 @@ Batch `i` of epoch `e` depends on (seed, e, i) alone, so that a run that was kil
 data it would have had.
 """
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -71,6 +72,13 @@ class PatchFile:
                 f"{list(self.stored_shape)}; change it, or patch_size of step 3"
             )
 
+    def digest(self) -> str:
+        """SHA-256 of where the patches are from and of the first and last label."""
+        parts = (self.samples, self.file["corner"][:], self.file["chi"][0], self.file["chi"][-1])
+        return hashlib.sha256(
+            b"".join(np.ascontiguousarray(p).tobytes() for p in parts)
+        ).hexdigest()
+
     def read(self, index: int, rng=None):
         """Patch `index`: network input (x, y, z, C), mask and label (x, y, z, 1), network units.
 
@@ -107,6 +115,8 @@ class PatchFile:
         """
         names = np.unique(self.samples)
         if maps is not None:
+            if isinstance(maps, str):
+                maps = maps.split(",")
             wanted = np.unique(np.asarray(list(maps), "S"))
             if not np.isin(wanted, names).all():
                 raise ValueError(f"{self.path}: lacks some of the maps that `maps` names")

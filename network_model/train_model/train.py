@@ -102,7 +102,9 @@ def main(config: dict) -> None:
     steps = config["epochs"] * len(DataGenerator(data["patches"], data["train"], config))
     with distribution(config["gpus"]):
         model = compile_model(config, spec, data["patches"], data["subject"], steps)
-    save_config(config, folder, free=FREE_KEYS)  # once nothing in it is refused
+    # Once nothing in it is refused; resumed on the same patches only.
+    used = {"patches_sha256": data["patches"].digest()}
+    save_config(config | used, folder, free=FREE_KEYS)
     print(f"{TAG} {model.count_params():,} parameters", flush=True)
 
     state, log = folder / "state.h5", folder / "log.csv"
