@@ -65,18 +65,6 @@ def test_second_order_is_found(head, number):
     assert np.sqrt((left**2).mean()) < 0.003
 
 
-@pytest.mark.parametrize("number", [0, 2, 3, 4])
-def test_what_begins_to_stand_out_is_taken_off_by_and_by(head, number):
-    field, mask = head
-    spread = field[mask].std()
-    amounts = spread * np.arange(0.02, 0.5, 0.02)
-    found = [background(field + course(number, mask, a) * mask, mask, *GEOMETRY) for a in amounts]
-    found = [np.sqrt((f[mask] ** 2).mean()) / spread for f in found]
-    assert found[0] == 0
-    assert found[-1] > 0.2
-    assert np.diff(found).max() < 0.12  # of an amount of up to 0.4 before, all at once
-
-
 def test_offset_and_slope_at_once(head):
     field, mask = head
     added = 0.5 + course(1, mask, 0.02) - course(3, mask, 0.03)

@@ -343,7 +343,8 @@ def test_grids_that_a_network_sees_a_scan_on(inputs, voxel_size, b0_dir, cubes):
         return
     own, other = both
     ratio = max(voxel_size) / min(voxel_size)
-    assert (own.voxel_mm, other.share) == (None, min(0.5, 1 / ratio))
+    assert own.voxel_mm is None
+    assert other.share == pytest.approx(min(0.5, 1 / ratio), abs=1e-3)
     wanted = min(voxel_size) * (1 if ratio >= 1.5 else 0.85)
     assert other.voxel_mm == pytest.approx(np.clip(wanted, 0.7, 1.3))
     for view in views:

@@ -27,9 +27,8 @@ LENGTH_MM = 50.0  # unit of length of the harmonics
 # From where on a harmonic stands out, by order: its root mean square over the field's standard
 # deviation. Heads without any background have up to 0.02, 0.06 and 0.18, COSMOS and the measured
 # field of 2016 0.03, 0.03 and 0.04; slabs of 40 mm 0.02, 0.14 and 0.02, half a head 0.21.
-# From the first number on a part of it is taken off, from the second on all of it: with one
-# number a course just below it stayed (63.6 % where just above it 49.6 were reached).
-STANDS_OUT = ((0.03, 0.05), (0.1, 0.15), (0.18, 0.25))
+STANDS_OUT = (0.05, 0.15, 0.25)
+BESIDE = 0.5  # where one stands out, others of its order need so much of that
 # Largest condition number of the fit. Heads have 17, slabs of 8 mm 20 to 50, a rod of 40 × 40 mm
 # 900; of one coarse layer, or of three along two axes, 4e5 at least: nothing is taken off there.
 ILL = 1e4
@@ -38,10 +37,9 @@ ILL = 1e4
 def background(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> np.ndarray:
     """Constant, linear and second-order harmonic field that stands out of a local field.
 
-    c = (Hᵀ R H + P)⁻¹ Hᵀ R f with the harmonics H inside the mask and R the inverse of
-    1 + (χ/noise)² M D M D M: the covariance of white noise and of white χ inside the mask, whose
-    fields are not taken for background. P holds harmonics that do not stand out at zero, and those
-    that begin to near it (`_weights`).
+    c = (Hᵀ R H)⁻¹ Hᵀ R f with the harmonics H inside the mask and R the inverse of 1 + (χ/noise)²
+    M D M D M: the covariance of white noise and of white χ inside the mask, whose fields are not
+    taken for background.
 
     Args:
         field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool, where there is a field.
@@ -71,37 +69,31 @@ def background(field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0)) -> np.ndarray:
     if np.linalg.cond(normal / np.outer(scale, scale)) > ILL:
         return nothing
     seen = np.tensordot(filtered, coarse * covered, 3)
-    weights = _weights(normal, seen, np.sqrt((shapes[:, covered] ** 2).mean(1)) / spread)
-    chosen = np.flatnonzero(weights)
-    if not len(chosen):
+    chosen = _standing_out(normal, seen, np.sqrt((shapes[:, covered] ** 2).mean(1)) / spread)
+    if not chosen:
         return nothing
-    normal, weights = normal[np.ix_(chosen, chosen)], weights[chosen]
-    pull = np.diag(normal.diagonal() * (1 - weights) / weights)
-    factors = np.linalg.solve(normal + pull, seen[chosen])
+    factors = np.linalg.solve(normal[np.ix_(chosen, chosen)], seen[chosen])
     fine = harmonics(field.shape, voxel_size, [
         s - b.start * v for s, b, v in zip(starts, box, voxel_size, strict=True)
     ])  # fmt: skip
     return sum(np.float32(c) * fine[i] for c, i in zip(factors, chosen, strict=True)) + nothing
 
 
-def _weights(normal, seen, size) -> np.ndarray:
-    """How far each harmonic stands out, (9,) from 0 to 1: by order, from the fit up to that order.
+def _standing_out(normal, seen, size) -> list[int]:
+    """Numbers of the harmonics to take off: by order, from what the fit up to that order finds.
 
     Args:
         normal, seen: both sides of the normal equations, (9, 9) and (9,).
         size: root mean square of the harmonics over the field's standard deviation, (9,).
     """
-    weights, before = np.zeros(9), 0
-    for upto, (least, full) in zip((1, 4, 9), STANDS_OUT, strict=True):
+    chosen, before = [], 0
+    for upto, least in zip((1, 4, 9), STANDS_OUT, strict=True):
         found = np.linalg.solve(normal[:upto, :upto], seen[:upto])
-        share = np.abs(found * size[:upto])[before:]
-        own = np.clip((share - least) / (full - least), 0, 1)
-        # Where one stands out, others of its order need less.
-        beside = own.max() * np.clip(2 * share / full - 1, 0, 1)
-        weights[before:upto] = np.maximum(own, beside)
+        share = np.abs(found * size[:upto])
+        if share[before:].max() > least:
+            chosen += [i for i in range(before, upto) if share[i] > BESIDE * least]
         before = upto
-    weights[0] = weights.max()  # every course brings an offset along
-    return weights
+    return sorted({0, *chosen}) if chosen else []
 
 
 def harmonics(shape, voxel_size, start) -> list[np.ndarray]:
