@@ -133,8 +133,10 @@ def _matches(images, globs) -> dict[Path, int]:
 def _scan_files(study: Path, name: str, fields: list[Path], of: dict) -> ScanFiles:
     first, *rivals = fields
     best = {kind: _best(first, of.get(kind, {})) for kind in of if kind != "field"}
-    several = {k: v for k, v in best.items() if len({str(_but_echo(p)) for p in v}) > 1
-               or (k != "magnitude" and len(v) > 1)}  # fmt: skip
+    several = {
+        k: v for k, v in best.items()
+        if len(v) > 1 and (k != "magnitude" or any(_but_echo(p) != _but_echo(v[0]) for p in v))
+    }  # fmt: skip
     best = {kind: found for kind, found in best.items() if kind not in several}
     one = {k: study / v[0] for k, v in best.items() if v and k != "magnitude"}
     magnitudes = tuple(study / m for m in best.get("magnitude", []))

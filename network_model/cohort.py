@@ -32,9 +32,8 @@ from network_model.reconstruction import (
     REGIONS,
     Options,
     check_numbers,
-    check_weights,
     reconstruct,
-    weights_files,
+    weights_hashes,
 )
 from network_model.sidecar import read_sidecar, sidecar_number, sidecar_path, tool_version
 from network_model.subject import DEFAULT_ECHO
@@ -74,7 +73,7 @@ def run_cohort(study, out, template: Options, patterns: dict, workers=1, schedul
     if study.resolve() == out.resolve():
         raise ValueError(f"{out}: is the study itself; choose a folder such as derivatives/qsm")
     check_numbers(template)
-    digest = "".join(check_weights(path) for path in weights_files(template.weights_file))
+    digest = "".join(weights_hashes(template.weights_file).values())
     scans = find_scans(study, out, _with_reference(patterns, template.reference))
     for name, text in dataset_files(study, out).items():
         _write(out / name, text)

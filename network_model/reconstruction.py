@@ -117,7 +117,7 @@ def reconstruct(
     """
     check_numbers(options)
     check_outputs(options)
-    digest = check_weights(options.weights_file)
+    digest, *white = weights_hashes(options.weights_file).values()
     subject = load_subject(
         options.field_file, options.mask_file, options.magnitude_file, options.scan
     )
@@ -133,6 +133,7 @@ def reconstruct(
         log(line)
 
     chi_network, chi, steps = _invert(options, trusted, log, label)
+    steps[0] |= {"white_sha256": white[0]} if white else {}
     residuals = [residual_field(local, x) for x in (chi_network, chi)]
     values = _referenced(chi, subject.mask, reference)
     parameters = describe(options, subject, digest, steps) | values | mended | {
@@ -179,12 +180,18 @@ def check_weights(path) -> str:
     return digest
 
 
-def weights_files(path) -> list[Path]:
-    """A network's file, checked, and that of the network for white errors where it names one."""
-    check_weights(path)
+def weights_hashes(path) -> dict[Path, str]:
+    """File → SHA-256 of a network, and of that for white errors which stays beside it, if any.
+
+    Raises:
+        ValueError: as `check_weights`.
+    """
+    hashes = {Path(path): check_weights(path)}
     with h5py.File(path) as file:
         white = json.loads(file.attrs["spec"]).get("white_file")
-    return [Path(path), *([Path(path).with_name(white)] if white else [])]
+    if white:
+        hashes[Path(path).with_name(white)] = check_weights(Path(path).with_name(white))
+    return hashes
 
 
 def check_numbers(options: Options) -> None:
@@ -232,7 +239,6 @@ def _invert(options: Options, subject: Subject, log, label: str):
 
     keras.utils.set_random_seed(options.seed)
     model, spec = load_network(options.weights_file)
-    white = {"white_sha256": check_weights(spec["white"]["path"])} if "white" in spec else {}
     log(f"network of {model.count_params():,} parameters, inputs {', '.join(spec['inputs'])}")
     wanted = views_of(subject, spec["inputs"], options.align_voxel_mm, options.align)
     views = inference.affordable(spec, wanted, options.memory_gb)
@@ -249,7 +255,7 @@ def _invert(options: Options, subject: Subject, log, label: str):
         aligned["align_share"] = share
     chi_network = chi
     steps = [{"step": "network", "architecture": spec["architecture"], "inputs": spec["inputs"]}]
-    steps[0] |= aligned | white | {"mirrors": options.mirrors}
+    steps[0] |= aligned | {"mirrors": options.mirrors}
     if structured is not None:
         log(f"errors of the field: {100 * structured:.0f} % structured, the rest white")
         steps[0]["structured_share"] = structured

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from configs import PROJECT_ROOT, die, load_config
-from network_model.reconstruction import check_weights, weights_files
+from network_model.reconstruction import weights_hashes
 
 TAG = "[qsm-ci]"
 PACKAGES = ("network_model", "training_data")
@@ -31,8 +31,7 @@ def main(argv: list[str]) -> None:
     target = Path(options.get("dstFolder", PROJECT_ROOT / "runs/qsm-ci-entry")).absolute()
     if target.exists() and not (target / "algorithm.yml").is_file():
         raise ValueError(f"{target}: is there and is no such entry; choose another dstFolder")
-    files = weights_files(weights)
-    digests = [check_weights(path) for path in files]
+    hashes = weights_hashes(weights)
 
     new = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     new.mkdir(parents=True)
@@ -42,11 +41,12 @@ def main(argv: list[str]) -> None:
         for path in sorted((PROJECT_ROOT / package).glob("*.py")):
             (new / package).mkdir(exist_ok=True)
             shutil.copy2(path, new / package / path.name)
-    names = ["weights.h5", *(path.name for path in files[1:])]
-    for path, name in zip(files, names, strict=True):
+    sums = ""
+    for path, digest in hashes.items():
+        name = path.name if sums else "weights.h5"
         shutil.copyfile(path, new / name)
-    sums = [f"{digest}  {name}\n" for digest, name in zip(digests, names, strict=True)]
-    (new / "SHA256SUMS").write_text("".join(sums))
+        sums += f"{digest}  {name}\n"
+    (new / "SHA256SUMS").write_text(sums)
     lines = (PROJECT_ROOT / "requirements.txt").read_text().splitlines()
     wanted = [line for line in lines if re.split(r"[<>=\[ ]", line)[0] in LIBRARIES]
     (new / "requirements.txt").write_text("\n".join(wanted) + "\n")
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
         shutil.rmtree(target)
     os.replace(new, target)
     size = sum(p.stat().st_size for p in target.rglob("*") if p.is_file())
-    print(f"{TAG} {target}: {size / 1e6:.1f} MB, weights {Path(weights).name} {digests[0][:12]}")
+    print(f"{TAG} {target}: {size / 1e6:.1f} MB, weights {Path(weights).name} {sums[:12]}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from network_model.quiet import silent_stderr
 from network_model.train_model.datagenerator import PatchFile
 from network_model.unet import build_unet, warm_start
 from training_data.channels import UNSIGNED
+from training_data.volume import check_size
 
 SCHEDULES = ("2020", "linear")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
@@ -27,11 +28,8 @@ def check_options(config: dict) -> None:
                      ("linear_start", 0)):  # fmt: skip
         if config[key] < low:
             raise ValueError(f"{key} {config[key]}: expected a whole number of at least {low}")
-    crop = config["crop"]
-    if crop is not None and (
-        not isinstance(crop, (list, tuple)) or any(not isinstance(n, int) for n in crop)
-    ):
-        raise ValueError(f"crop {crop!r}: expected three whole numbers, or None")
+    if config["crop"] is not None:
+        check_size("crop", config["crop"], 1)
     if config["linear_start"] and not config["linear_path"]:
         raise ValueError("linear_start: sets a linear path; expected linear_path=True with it")
     if config["resident"] and keras.backend.backend() != "torch":

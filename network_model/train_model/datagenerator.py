@@ -75,9 +75,7 @@ class PatchFile:
     def digest(self) -> str:
         """SHA-256 of where the patches are from and of the first and last label."""
         parts = (self.samples, self.file["corner"][:], self.file["chi"][0], self.file["chi"][-1])
-        return hashlib.sha256(
-            b"".join(np.ascontiguousarray(p).tobytes() for p in parts)
-        ).hexdigest()
+        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
     def read(self, index: int, rng=None):
         """Patch `index`: network input (x, y, z, C), mask and label (x, y, z, 1), network units.
