@@ -21,7 +21,7 @@ import network_model.quiet  # noqa: F401  before Keras
 from configs import Parser, die, write_text
 from network_model.unet import load_network, make_spec, read_spec, save_network
 from training_data.channels import FIRST
-from training_data.origin import file_hash
+from training_data.origin import listed
 
 TAG = "[pack]"
 
@@ -100,21 +100,12 @@ def average_weights(model, path: Path) -> None:
     model.set_weights([(a + b) / 2 for a, b in zip(ours, others, strict=True)])
 
 
-def list_hash(path: Path) -> None:
-    """Put a file's SHA-256 into `SHA256SUMS` beside it; the other lines stay."""
-    sums = path.parent / "SHA256SUMS"
-    lines = sums.read_text().splitlines() if sums.is_file() else []
-    lines = [line for line in lines if line.split()[1:] != [path.name]]
-    lines.append(f"{file_hash(path)}  {path.name}")
-    write_text(sums, "\n".join(sorted(lines, key=lambda line: line.split()[1])) + "\n")
-
-
 def main(argv: list[str]) -> None:
     """Pack the networks that the command line names."""
     args = parser().parse_args(argv)
     pack(args.networks, args.first_share or [], args.output, args.dtype, args.white, args.average,
          args.repeats)  # fmt: skip
-    list_hash(args.output)
+    write_text(*listed(args.output))
     print(f"{TAG} {len(args.networks)} networks in {args.output}, "
           f"{args.output.stat().st_size / 1e6:.1f} MB", flush=True)  # fmt: skip
 

@@ -26,6 +26,15 @@ def file_hashes(**files) -> dict[str, str]:
     return {f"{name}_sha256": file_hash(path) for name, path in files.items() if path}
 
 
+def listed(path: Path) -> tuple[Path, str]:
+    """`SHA256SUMS` beside a file, and its text with the file's hash in it; the other lines stay."""
+    sums = path.parent / "SHA256SUMS"
+    lines = sums.read_text().splitlines() if sums.is_file() else []
+    lines = [line for line in lines if line.split()[1:] != [path.name]]
+    lines.append(f"{file_hash(path)}  {path.name}")
+    return sums, "\n".join(sorted(lines, key=lambda line: line.split()[1])) + "\n"
+
+
 def made_with(source: Path) -> dict:
     """Keys that decided the maps and fields below a folder: `step1.seed`, `step2.noise_ppm`, …"""
     keys = {}
