@@ -15,7 +15,6 @@ config = {
     "linear_path": False,  # True: adds a learned weighted sum of the inputs to the output
     "firstFile": None,  # weights whose map is the channel "first"; kept in the new weights
     "first_share": 0.0,  # of that map in the mean where errors are white; 1: structured ones only
-    "repeats": 0,  # how often it then corrects its own map so, where errors are structured
     "filters": 24,  # of the first level, doubled at each further one
     "depth": 5,  # levels
     "convs_per_level": 1,  # convolutions per level, down and up

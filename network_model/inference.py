@@ -35,9 +35,9 @@ MAX_OVERLAP = 96  # voxels: the effective receptive field is far smaller than th
 # 27.8; with structured errors 1/2, 9/16, 5/8 have 65.9, 65.8, 65.9 there, head 2003 58.2, 57.9,
 # 57.9, the measured field 49.1, 48.7, 48.7. From 1/2 to 9/16 costs 3, 14 and 8 s.
 TILE_OVERLAP = (3 / 8, 9 / 16)
-# `structured_share` from which on a network's answer to its own map takes that map's place. On
+# `structured_share` from which on a corrected map takes the place of the one that was corrected. On
 # heads 2001 and 2003 with shares of 0.30 to 0.46 all of it is as good as half of it, or better.
-REPEATED = 0.3
+CORRECTED = 0.3
 RAMP = 16  # voxels over which two tiles are blended
 # Measured peaks on a CPU, in copies of the first level's features.
 FORWARD_COPIES = 9
@@ -83,30 +83,35 @@ def predict(
     share = own_share(spec, subject, channels)
     if share == 0:
         return channels[FIRST]
-    if keras.backend.backend() == "tensorflow":
-        model.jit_compile = False  # XLA compiles minutes for a shape that is seen once
-    chi = _all_passes(model, spec, subject, channels, memory_gb, mirrors)
+    chi = _corrected(model, spec, subject, channels, memory_gb, mirrors)
     if share < 1:
         chi += np.float32(1 - share) * (channels[FIRST] - chi)
     return chi
 
 
-def _all_passes(model, spec, subject, channels, memory_gb, mirrors) -> np.ndarray:
-    """A network's map, where errors are structured after `repeats` corrections of its own."""
-    repeats = spec["repeats"]
-    weight = min(structured_of(subject, channels) / REPEATED, 1) if repeats else 0
+def _corrected(model, spec, subject, channels, memory_gb, mirrors) -> np.ndarray:
+    """A network's map; where errors are structured corrected by it and by the one for those."""
+    weight = 0.0
+    if "structured" in spec:
+        weight = min(structured_of(subject, channels) / CORRECTED, 1)
     if weight <= NEXT_TO_NOTHING:
-        repeats = 0
-    chi = _one_pass(model, spec, subject, channels, memory_gb, mirrors, last=repeats == 0)
-    for left in reversed(range(repeats)):
-        given = _with_first(chi, spec, subject, channels, memory_gb, mirrors)
-        found = _one_pass(model, spec, subject, given, memory_gb, mirrors, last=left == 0)
+        return _one_pass(model, spec, subject, channels, memory_gb, mirrors)
+    chi = _one_pass(model, spec, subject, channels, memory_gb, mirrors, last=False)
+    geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
+    structured = structured_of(subject, channels)
+    known = {name: x for name, x in channels.items() if name not in GUIDED}
+    for network, own in ((model, spec), _load_first(spec["structured"])):
+        known[FIRST] = towards_data(chi, subject.field, *geometry, structured=structured)
+        given = scan_channels(own, subject, memory_gb, mirrors, known)
+        found = _one_pass(network, own, subject, given, memory_gb, mirrors, last=own is not spec)
         chi += np.float32(weight) * (found - chi)
     return chi
 
 
-def _one_pass(model, spec, subject, channels, memory_gb, mirrors, *, last) -> np.ndarray:
+def _one_pass(model, spec, subject, channels, memory_gb, mirrors, *, last=True) -> np.ndarray:
     """What a network makes of a scan's channels, (X, Y, Z) [ppm], zero outside the mask."""
+    if keras.backend.backend() == "tensorflow":
+        model.jit_compile = False  # XLA compiles minutes for a shape that is seen once
     x, mask, box = network_volume(spec, subject, channels)
     if spec["tile"]:
         overlap = TILE_OVERLAP[int(last and structured_of(subject, channels) > 0.5)]
@@ -115,15 +120,6 @@ def _one_pass(model, spec, subject, channels, memory_gb, mirrors, *, last) -> np
         tile = tile_shape(spec, mask.shape, memory_gb, _overhead(subject.mask.size))
         chi = _mirrored(model, spec, x, mask, tile, mirrors)
     return uncrop(chi / np.float32(CHI_SCALE), box, subject.mask.shape) * subject.mask
-
-
-def _with_first(chi, spec, subject, channels, memory_gb, mirrors) -> dict[str, np.ndarray]:
-    """A scan's channels with another map for the network to correct."""
-    geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
-    structured = structured_of(subject, channels)
-    kept = {name: x for name, x in channels.items() if name not in GUIDED}
-    kept[FIRST] = towards_data(chi, subject.field, *geometry, structured=structured)
-    return scan_channels(spec, subject, memory_gb, mirrors, kept)
 
 
 def predict_views(
@@ -331,7 +327,7 @@ def _guided(chi, field, *geometry) -> dict[str, np.ndarray]:
     return dict(zip(GUIDED, found, strict=True))
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def load_first(path: str, group: str, written: int):
     """The network that makes the channel "first", and its specification, kept for further scans.
 

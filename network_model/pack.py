@@ -1,12 +1,14 @@
 """Stack networks in one weights file: each is given the map of the one before as channel "first".
 
     python network_model/pack.py all.h5 first.h5 second.h5 third.h5 --first-share 0.5 1.0
+    python network_model/pack.py again.h5 fourth.h5
 
 The file is written whole or not at all, and listed with its SHA-256 in `SHA256SUMS` beside it,
 which step 6 checks. `--first-share`, a number per network but the first, sets that key of step 4:
 how much of the map of the one before is in the mean where a scan's errors are white. `--white`
-names a file that stays beside the output: its network makes that map where they are. `--repeats`
-sets that key of the last network: how often it corrects its own map where errors are structured.
+and `--structured` name files that stay beside the output: the network of the former makes that map
+where errors are white, that of the latter corrects the last one's map where they are structured. It
+is packed alone, without the networks below it, which are those of the other file.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import h5py
 
 import network_model.quiet  # noqa: F401  before Keras
 from configs import Parser, die, write_text
-from network_model.unet import load_network, make_spec, read_spec, save_network
+from network_model.unet import BESIDE, load_network, make_spec, read_spec, save_network
 from training_data.channels import FIRST
 from training_data.origin import listed
 
@@ -35,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--white", help="file beside the output: last network's first, white errors")
     p.add_argument("--average", type=Path, help="file whose weights the last network's are "
                    "averaged with: of a training that began with them")  # fmt: skip
-    p.add_argument("--repeats", type=int, default=0, help="of the last network")
+    p.add_argument("--structured", help="file beside the output: corrects the last network's map")
     p.add_argument("--dtype", default="float16", choices=("float16", "float32"))
     return p
 
@@ -47,28 +49,32 @@ def pack(
     dtype: str,
     white=None,
     average=None,
-    repeats: int = 0,
+    structured=None,
 ) -> None:
     """Write each network with the one before it inside, the last one to `output`.
 
     Args:
-        networks: weights files, first to last; the first is copied as it is.
+        networks: weights files, first to last; the first is copied as it is, and left out where it
+            is the only one.
         shares: `first_share` of every network but the first.
         output: file to write; dtype: of all but the first.
         white: name of a weights file beside `output`, `white_file` of the last network, or None.
         average: weights file whose mean with the last network's weights is taken (Wortsman et al.
             2022, "Model soups", arXiv:2203.05482), or None.
-        repeats: of the last network, see `unet.SPEC`.
+        structured: name of a weights file beside `output`, `structured_file` of the last network,
+            or None.
 
     Raises:
         ValueError: a file that is none of this project's, a network after the first that takes no
             map of another, a share out of 0 to 1, or numbers that do not match.
     """
-    if len(networks) < 2 or len(shares) != len(networks) - 1:
-        raise ValueError(f"{len(networks)} networks and {len(shares)} shares: expected two "
-                         "networks or more and a --first-share for each but the first")  # fmt: skip
-    if white:
-        read_spec(output.with_name(white))
+    if len(shares) != len(networks) - 1:
+        raise ValueError(f"{len(networks)} networks and {len(shares)} shares: expected a "
+                         "--first-share for each network but the first")  # fmt: skip
+    for name in filter(None, (white, structured)):
+        read_spec(output.with_name(name))
+    if len(networks) == 1:
+        return write_alone(networks[0], output, dtype, average)
     with tempfile.TemporaryDirectory() as folder:
         inside = networks[0]
         for i, (path, share) in enumerate(zip(networks[1:], shares, strict=True), 1):
@@ -79,12 +85,26 @@ def pack(
             if last and average:
                 average_weights(model, average)
             spec |= {"first_share": share, "firstFile": inside}
-            own = {"white_file": white, "repeats": repeats} if last else {"white_file": None}
-            spec = make_spec(spec | own)
-            with h5py.File(path) as file:
-                notes = json.loads(file.attrs["notes"])
+            beside = (white, structured) if last else (None, None)
+            spec = make_spec(spec | dict(zip(BESIDE, beside, strict=True)))
             inside = output if last else Path(folder) / f"{i}.h5"
-            save_network(model, spec, inside, notes, dtype)
+            save_network(model, spec, inside, notes_of(path), dtype)
+
+
+def write_alone(path: Path, output: Path, dtype: str, average=None) -> None:
+    """Write a network without those whose map it is given."""
+    if FIRST not in read_spec(path)["inputs"]:
+        raise ValueError(f"{path}: takes no map of another network; expected two files or more")
+    model, spec = load_network(path, ("source", "target"))
+    if average:
+        average_weights(model, average)
+    save_network(model, spec | dict.fromkeys(("first", *BESIDE)), output, notes_of(path), dtype)
+
+
+def notes_of(path: Path) -> dict:
+    """What a weights file says of its training."""
+    with h5py.File(path) as file:
+        return json.loads(file.attrs["notes"])
 
 
 def average_weights(model, path: Path) -> None:
@@ -104,9 +124,9 @@ def main(argv: list[str]) -> None:
     """Pack the networks that the command line names."""
     args = parser().parse_args(argv)
     pack(args.networks, args.first_share or [], args.output, args.dtype, args.white, args.average,
-         args.repeats)  # fmt: skip
+         args.structured)  # fmt: skip
     write_text(*listed(args.output))
-    print(f"{TAG} {len(args.networks)} networks in {args.output}, "
+    print(f"{TAG} {len(args.networks)} network(s) in {args.output}, "
           f"{args.output.stat().st_size / 1e6:.1f} MB", flush=True)  # fmt: skip
 
 

@@ -117,7 +117,7 @@ def reconstruct(
     """
     check_numbers(options)
     check_outputs(options)
-    digest, *white = weights_hashes(options.weights_file).values()
+    digest, *beside = weights_hashes(options.weights_file).values()
     subject = load_subject(
         options.field_file, options.mask_file, options.magnitude_file, options.scan
     )
@@ -133,7 +133,7 @@ def reconstruct(
         log(line)
 
     chi_network, chi, steps = _invert(options, trusted, log, label)
-    steps[0] |= {"white_sha256": white[0]} if white else {}
+    steps[0] |= {"beside_sha256": beside} if beside else {}
     residuals = [residual_field(local, x) for x in (chi_network, chi)]
     values = _referenced(chi, subject.mask, reference)
     parameters = describe(options, subject, digest, steps) | values | mended | {
@@ -181,16 +181,18 @@ def check_weights(path) -> str:
 
 
 def weights_hashes(path) -> dict[Path, str]:
-    """File → SHA-256 of a network, and of that for white errors which stays beside it, if any.
+    """File → SHA-256 of a network, and of those that its specification names beside it.
 
     Raises:
         ValueError: as `check_weights`.
     """
     hashes = {Path(path): check_weights(path)}
     with h5py.File(path) as file:
-        white = json.loads(file.attrs["spec"]).get("white_file")
-    if white:
-        hashes[Path(path).with_name(white)] = check_weights(Path(path).with_name(white))
+        spec = json.loads(file.attrs["spec"])
+    for key, name in spec.items():
+        if key.endswith("_file") and name:
+            beside = Path(path).with_name(name)
+            hashes[beside] = check_weights(beside)
     return hashes
 
 

@@ -26,11 +26,11 @@ from network_model.finetune import fine_tune
 from network_model.inference import network_to_tune, predict_views
 from network_model.mending import trusted_subject
 from network_model.metrics import csv_text, score, table
+from network_model.reconstruction import weights_hashes
 from network_model.refine import refine_image
 from network_model.tuning import Tuning
 from network_model.unet import load_network
 from training_data.inversion import CLASSICAL, invert
-from training_data.origin import file_hash
 
 TAG = "[scorecard]"
 OURS = ("network", "finetuned", "refined")
@@ -119,8 +119,7 @@ def main(config: dict) -> None:
         raise ValueError(f"cases {missing[0]!r}: expected a choice of {', '.join(cases)}")
     folder = Path(config["dstFolder"])
     network = load_network(config["weightsFile"])
-    white = network[1].get("white", {}).get("path")
-    used = {"weights_sha256": [file_hash(p) for p in (config["weightsFile"], white) if p]}
+    used = {"weights_sha256": list(weights_hashes(config["weightsFile"]).values())}
     save_config(config | used, folder, free=("cases", "methods", "dataFolder", "weightsFile"))
     keras.utils.set_random_seed(config["seed"])
 

@@ -23,8 +23,10 @@ SPEC = {
     "architecture": "unet",  # or "nonlocal_gated": arXiv 1904.05493
     "inputs": ["field", "mask"],
     "first_share": 0.0,  # of the first network's map in the mean where a scan's errors are white
-    "repeats": 0,  # how often it is given its own map as the first where errors are structured
-    "white_file": None,  # weights beside its file that make that map where errors are white
+    # Weights beside its file: of what makes that map where errors are white; and of what corrects
+    # this network's map, after it has done so itself, where they are structured.
+    "white_file": None,
+    "structured_file": None,
     "residual": None,  # input channel that the output is a correction to, e.g. "tv"
     "linear_path": False,  # a learned weighted sum of the input channels is added to the output
     "filters": 24,  # of the first level; doubled at each further one
@@ -36,8 +38,10 @@ SPEC = {
     "negative_slope": 0.0,  # of the ReLU: above 0 no feature can die
     "use_bias": True,  # without bias and norm the network is homogeneous: f(a·x) = a·f(x)
 }
+# Key of a file beside a network's own → the name under which its place is in the specification.
+BESIDE = {"white_file": "white", "structured_file": "structured"}
 # Of these a network's weights do not depend on: how it is applied.
-APPLIED = ("first_share", "repeats", "white_file", "tile")
+APPLIED = ("first_share", "tile", *BESIDE)
 ARCHITECTURES = ("unet", "nonlocal_gated")
 NORMS = ("domain", "batch", "group", "instance", "none")
 
@@ -61,9 +65,6 @@ def make_spec(config: dict) -> dict:
     share = spec["first_share"]
     if not 0 <= share <= 1 or (share and FIRST not in spec["inputs"]):
         raise ValueError(f"first_share {share}: expected 0, or with the input {FIRST!r} up to 1")
-    repeats = spec["repeats"]
-    if repeats < 0 or (repeats and FIRST not in spec["inputs"]):
-        raise ValueError(f"repeats {repeats}: expected 0, or with the input {FIRST!r} more")
     if spec["white_file"] and FIRST not in spec["inputs"]:
         raise ValueError(f"white_file: another source of the input {FIRST!r}; add that input")
     if spec["residual"] not in (None, *spec["inputs"]) or spec["residual"] in UNSIGNED:
@@ -232,11 +233,17 @@ def read_spec(path, group: str = "/") -> dict:
         inside = f"{group.rstrip('/')}/{FIRST}"
         spec = make_spec({**spec, "firstFile": str(path), "firstGroup": inside})
     except (OSError, KeyError, json.JSONDecodeError) as error:
+        if group != "/":
+            raise ValueError(
+                f"{path}: holds no network at {group}; one that corrects another file's map, as "
+                "pack.py --structured names it, can't be used alone: name that file"
+            ) from error
         raise ValueError(f"{path}: not a weights file of this project ({error})") from error
-    if spec["white_file"]:
-        spec["white"] = {"path": str(Path(path).with_name(spec["white_file"])), "group": "/"}
-        if not Path(spec["white"]["path"]).is_file():
-            raise ValueError(f"{path}: needs {spec['white_file']} beside it, found none; fetch it")
+    for key, name in BESIDE.items():
+        if spec[key]:
+            spec[name] = {"path": str(Path(path).with_name(spec[key])), "group": "/"}
+            if not Path(spec[name]["path"]).is_file():
+                raise ValueError(f"{path}: needs {spec[key]} beside it, found none; fetch it")
     return spec
 
 

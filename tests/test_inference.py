@@ -215,14 +215,15 @@ def test_the_first_map_has_its_share_where_errors_are_white(
     assert np.abs(chi[1.0] - chi[0.0]).max() > 1e-3
 
 
-@pytest.mark.parametrize("repeats", [1, 2])
-def test_a_network_corrects_its_own_map_where_errors_are_structured(
-    networks, tmp_path, monkeypatch, repeats
+@pytest.mark.parametrize("inputs", [["field", "first"], ["field", "tikhonov", "first", "guided"]])
+def test_two_networks_correct_the_map_where_errors_are_structured(
+    networks, tmp_path, monkeypatch, inputs
 ):
     save_network(*networks["inversion"], tmp_path / "first.h5")
-    keys = {"inputs": ["field", "tv", "first", "guided"], "filters": 2, "depth": 2, "norm": "none"}
-    keys |= {"first_share": 0.5, "firstFile": str(tmp_path / "first.h5")}
-    make_network(tmp_path / "second.h5", keys)
+    keys = {"filters": 2, "depth": 2, "norm": "none", "firstFile": str(tmp_path / "first.h5")}
+    given = ["field", "tv", "first", "guided"]
+    make_network(tmp_path / "second.h5", keys | {"inputs": given, "first_share": 0.5})
+    other, other_spec = make_network(tmp_path / "other.h5", keys | {"inputs": inputs}, seed=1)
     model, spec = load_network(tmp_path / "second.h5")
     subject = subject_of((23, 31, 26))
     geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
@@ -230,21 +231,17 @@ def test_a_network_corrects_its_own_map_where_errors_are_structured(
     for structured in (0.0, 0.1, 1.0):
         monkeypatch.setattr(inference, "structured_of", lambda *_, share=structured: share)
         first = inference.scan_channels(spec, subject)["first"]
-        chi = predict(model, spec | {"first_share": 0.0}, subject)
-        for _ in range(repeats):
+        own = spec | {"first_share": 0.0}
+        chi = predict(model, own, subject)
+        for network, its in ((model, own), (other, other_spec)):
             step = towards_data(chi, subject.field, *geometry, structured=structured)
-            channels = inference.scan_channels(spec, subject, known={"first": step})
-            again = predict(model, spec | {"first_share": 0.0}, subject, channels=channels)
-            chi = chi + min(structured / 0.3, 1) * (again - chi)
+            channels = inference.scan_channels(its, subject, known={"first": step})
+            corrected = predict(network, its, subject, channels=channels)
+            chi = chi + min(structured / 0.3, 1) * (corrected - chi)
         expected = chi + 0.5 * (1 - structured) * (first - chi)
-        found = predict(model, spec | {"repeats": repeats}, subject)
+        place = {"path": str(tmp_path / "other.h5"), "group": "/"}
+        found = predict(model, spec | {"structured": place}, subject)
         np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("repeats", [1, -1])
-def test_repeats_without_a_first_map_are_refused(repeats):
-    with pytest.raises(ValueError, match=r"repeats .*: expected 0, or with the input 'first'"):
-        make_spec({"repeats": repeats})
 
 
 @pytest.mark.parametrize("keys", [{"first_share": 1.0}, {"first_share": -0.1}])

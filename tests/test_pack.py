@@ -1,5 +1,7 @@
 """Networks stacked in one file: their maps are those of one after the other; mistakes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scans import INVERSION, KERAS_ON_NUMPY, PLAIN, VOXEL, make_network, make_scan
@@ -7,7 +9,7 @@ from scans import INVERSION, KERAS_ON_NUMPY, PLAIN, VOXEL, make_network, make_sc
 from network_model import inference
 from network_model.inference import predict
 from network_model.pack import main
-from network_model.reconstruction import check_weights
+from network_model.reconstruction import check_weights, weights_hashes
 from network_model.refine import structured_share, towards_data
 from network_model.subject import make_subject
 from network_model.unet import load_network, make_spec, read_spec
@@ -99,6 +101,31 @@ def test_another_first_map_where_errors_are_white(files, tmp_path, monkeypatch):
         make_spec({"white_file": "white.h5"})
 
 
+def test_a_network_for_structured_errors_is_packed_alone(files, tmp_path, monkeypatch):
+    alone, out = tmp_path / "again.h5", tmp_path / "all.h5"
+    main([str(alone), files[2], "--dtype", "float32"])
+    assert alone.stat().st_size < Path(files[2]).stat().st_size
+    weights, packed = (load_network(f)[0].get_weights() for f in (files[2], alone))
+    for a, b in zip(weights, packed, strict=True):
+        np.testing.assert_array_equal(a, b)
+    main([str(out), *files[:2], "--first-share", "0", "--structured", "again.h5"])
+    spec = read_spec(out)
+    assert spec["structured"] == {"path": str(alone), "group": "/"}
+    assert list(weights_hashes(out)) == [out, alone]
+    scan = make_scan(seed=1)
+    subject = make_subject(scan["field"], scan["mask"], VOXEL, (0, 0, 1), scan["magnitude"])
+    monkeypatch.setattr(inference, "structured_of", lambda *_: 1.0)
+    chi = predict(*load_network(files[1]), subject)
+    assert np.abs(predict(*load_network(out), subject) - chi).max() > 1e-4
+    with pytest.raises(ValueError, match=r"again\.h5: holds no network at //?first; .* name that"):
+        predict(*load_network(alone), subject)
+    with pytest.raises(ValueError, match=r"first\.h5: takes no map of another network"):
+        main([str(tmp_path / "x.h5"), files[0]])
+    alone.unlink()
+    with pytest.raises(ValueError, match=r"all\.h5: needs again.h5 beside it, found none"):
+        load_network(out)
+
+
 def test_the_structured_share_is_found_once(files, tmp_path, monkeypatch):
     out = tmp_path / "all.h5"
     main([str(out), *files, "--first-share", "0.5", "0.5"])
@@ -142,7 +169,7 @@ def test_a_map_that_two_first_networks_share_is_made_once(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("names", "shares", "message"),
     [
-        (["first"], [], "1 networks and 0 shares"),
+        (["first"], [], "takes no map of another network"),
         (["first", "second"], ["0.5", "1"], "2 networks and 2 shares"),
         (["second", "first"], ["1"], "first.h5: takes no map"),
         (["first", "second"], ["1.5"], "first_share 1.5"),

@@ -46,7 +46,7 @@ from training_data.origin import file_hash
 TAG = "[4 train]"
 FREE_KEYS = (
     "run", "dstFolder", "datasets_path", "epochs", "patience", "schedule", "learning_rate", "gpus",
-    "validation_steps", "verbose", "weights_dtype", "first_share", "repeats", "workers",
+    "validation_steps", "verbose", "weights_dtype", "first_share", "workers",
     "resident", "decay_share",
 )  # fmt: skip
 
