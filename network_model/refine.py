@@ -72,7 +72,7 @@ def refine(
     *,
     magnitude=None,
     structured: float | None = None,
-    guided_share: float = 0.02,
+    guided_share: float = 0.012,
     wiener_share: float = 0.4,
     prior_error: float = 0.02,
     strong: float = STRONG,
@@ -194,7 +194,7 @@ def mean_off_cone(
 
 
 def guided_mean(
-    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, noise, share=0.02, magnitude=None
+    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, noise, share=0.012, magnitude=None
 ) -> np.ndarray:
     """Mean of a map and two total variations that are guided by it, by the scan's noise.
 
