@@ -11,5 +11,5 @@ config = first | {
     "decay_share": 0.5,
     "steps_per_epoch": 250,
     "validation_steps": 60,
-    "epochs": 24,
+    "epochs": 18,
 }
