@@ -48,7 +48,7 @@ GUIDED_WEIGHT = 4.0
 MOST_GUIDED = 0.7
 # From where to where in `flatness` a map counts as piecewise constant, and how many times the share
 # of guided total variation is larger there.
-FLAT, MORE_IF_FLAT = (1.47, 2.0), 5.4
+FLAT, MORE_IF_FLAT = (1.47, 2.0), 9.0
 # How far in D "on the cone" reaches for the mean with the Wiener inverse. By least squares on the
 # truth, at middle |k|, the best share of it is higher where |D| > 0.2 than where |D| < 0.1 on every
 # scan: 0.6 for 0.3 on the measured field, 0.6 to 0.9 for at most 0.2 after V-SHARP and PDF, −0.3 to
