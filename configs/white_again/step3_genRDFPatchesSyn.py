@@ -1,7 +1,7 @@
 """Step 3 of the second network for white errors: the first's channels, with its own map.
 
-`firstFile` is what lies in the group `first` of `network_model/weights/white.h5` since this network is
-at its root: `white.h5` of commit b10c0ae.
+`firstFile` is `white.h5` of commit b10c0ae: what lies in the group `first` of
+`network_model/weights/white.h5` since this network is at its root.
 """
 
 from configs.white.step3_genRDFPatchesSyn import config as first
