@@ -1,11 +1,9 @@
 """Step 3 of the fourth network: the third's channels, with the third's own map.
 
-runs/fourth/third.h5 is `default.h5` as commit 8a7ab55 ships it without its key `repeats`, and
-`white.h5` lies beside it:
+runs/fourth/third.h5 and white.h5 beside it are the files that were shipped before the fourth:
 
-    python network_model/pack.py runs/fourth/third.h5 network_model/weights/first.h5 \\
-        runs/second/4_train/weights.h5 network_model/weights/default.h5 \\
-        --first-share 0 0.7 --white white.h5
+    git show 8a7ab55:network_model/weights/default.h5 > runs/fourth/third.h5
+    git show 8a7ab55:network_model/weights/white.h5 > runs/fourth/white.h5
 """
 
 from configs.third.step3_genRDFPatchesSyn import config as first

@@ -5,8 +5,8 @@ from configs.white.step4_train import config as first
 config = first | {
     "run": "white_again",
     "seed": 211,
-    "firstFile": "network_model/weights/white.h5",
-    "warm_start_path": "network_model/weights/white.h5",
+    "firstFile": "runs/white_again/white.h5",
+    "warm_start_path": "runs/white_again/white.h5",
     "mixed_precision": True,
     "decay_share": 0.5,
     "steps_per_epoch": 250,
