@@ -167,7 +167,7 @@ def test_refinement_is_the_default_and_its_numbers_are_kept(scan, reference_run,
     step = sidecar["Steps"][-1]
     assert (step["step"], step["guided_share"], step["nonlinear"]) == (
         "image refinement",
-        0.02,
+        0.012,
         False,
     )
     assert np.abs(chi.data - reference_run[0].data).max() > 1e-3
