@@ -287,7 +287,6 @@ def _first_map(spec, subject, memory_gb, mirrors, known, structured: float) -> n
     if "white" in spec:
         shares = [(spec["first"], structured), (spec["white"], 1 - structured)]
     total = np.zeros(subject.mask.shape, np.float32)
-    before, inner = None, {}
     for where, share in shares:
         if share == 0:
             continue
@@ -295,24 +294,13 @@ def _first_map(spec, subject, memory_gb, mirrors, known, structured: float) -> n
         # Seven passes of a whole volume more give the first map's user 0.1 points of NRMSE; tiles
         # have their mirror images for nothing.
         mirrored = mirrors and first["tile"] > 0
-        if before and _same_first(before, first):
-            known = known | {FIRST: inner[FIRST]}
         if TUNED in known and FIRST not in first["inputs"]:
             chi = known[TUNED]
         else:
             inner = scan_channels(first, subject, memory_gb, mirrored, known=known)
             chi = predict(model, first, subject, memory_gb, mirrors=mirrored, channels=inner)
         total += np.float32(share) * chi
-        before = first
     return total
-
-
-def _same_first(spec: dict, other: dict) -> bool:
-    """Whether two networks on tiles were packed with one and the same first network."""
-    if not all(s["tile"] and FIRST in s["inputs"] and "white" not in s for s in (spec, other)):
-        return False
-    weights, others = (_load_first(s["first"])[0].get_weights() for s in (spec, other))
-    return len(weights) == len(others) and all(map(np.array_equal, weights, others))
 
 
 def _load_first(where: dict):

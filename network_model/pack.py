@@ -47,9 +47,8 @@ def pack(
     shares: list[float],
     output: Path,
     dtype: str,
-    white=None,
     average=None,
-    structured=None,
+    **beside,
 ) -> None:
     """Write each network with the one before it inside, the last one to `output`.
 
@@ -58,11 +57,10 @@ def pack(
             is the only one.
         shares: `first_share` of every network but the first.
         output: file to write; dtype: of all but the first.
-        white: name of a weights file beside `output`, `white_file` of the last network, or None.
         average: weights file whose mean with the last network's weights is taken (Wortsman et al.
             2022, "Model soups", arXiv:2203.05482), or None.
-        structured: name of a weights file beside `output`, `structured_file` of the last network,
-            or None.
+        beside: `white_file` and `structured_file` of the last network: names of weights files
+            beside `output`, or None.
 
     Raises:
         ValueError: a file that is none of this project's, a network after the first that takes no
@@ -71,7 +69,7 @@ def pack(
     if len(shares) != len(networks) - 1:
         raise ValueError(f"{len(networks)} networks and {len(shares)} shares: expected a "
                          "--first-share for each network but the first")  # fmt: skip
-    for name in filter(None, (white, structured)):
+    for name in filter(None, beside.values()):
         read_spec(output.with_name(name))
     if len(networks) == 1:
         return write_alone(networks[0], output, dtype, average)
@@ -85,8 +83,7 @@ def pack(
             if last and average:
                 average_weights(model, average)
             spec |= {"first_share": share, "firstFile": inside}
-            beside = (white, structured) if last else (None, None)
-            spec = make_spec(spec | dict(zip(BESIDE, beside, strict=True)))
+            spec = make_spec(spec | dict.fromkeys(BESIDE) | (beside if last else {}))
             inside = output if last else Path(folder) / f"{i}.h5"
             save_network(model, spec, inside, notes_of(path), dtype)
 
@@ -123,8 +120,8 @@ def average_weights(model, path: Path) -> None:
 def main(argv: list[str]) -> None:
     """Pack the networks that the command line names."""
     args = parser().parse_args(argv)
-    pack(args.networks, args.first_share or [], args.output, args.dtype, args.white, args.average,
-         args.structured)  # fmt: skip
+    pack(args.networks, args.first_share or [], args.output, args.dtype, args.average,
+         white_file=args.white, structured_file=args.structured)  # fmt: skip
     write_text(*listed(args.output))
     print(f"{TAG} {len(args.networks)} network(s) in {args.output}, "
           f"{args.output.stat().st_size / 1e6:.1f} MB", flush=True)  # fmt: skip

@@ -19,7 +19,7 @@ import numpy as np
 
 import network_model.quiet  # noqa: F401  before Keras
 from configs import Parser, die, write_text
-from network_model.unet import SPEC, build_unet, load_network, make_spec, read_spec
+from network_model.unet import build_unet, load_network, make_spec, read_spec, write_network
 from training_data.channels import FIRST
 from training_data.origin import listed
 
@@ -90,24 +90,23 @@ def largest_difference(networks, spec: dict) -> float:
 def rewrite(path: Path, group: str, model, spec: dict, output: Path) -> None:
     """Copy a weights file with another network in one of its groups; whole or not at all."""
     temporary = output.with_name(f".{output.name}.tmp")
-
-    def copy(old, new):
-        new.attrs.update(old.attrs)
-        if old.name == group:
-            new.attrs["spec"] = json.dumps({key: spec[key] for key in SPEC})
-            for layer in model.layers:
-                for variable in layer.variables:
-                    new[f"{layer.name}/{variable.name}"] = np.asarray(variable.numpy())
-            return
-        for name in old:
-            if name == FIRST:
-                copy(old[name], new.create_group(name))
-            else:
-                old.copy(name, new)
-
     with h5py.File(path) as old, h5py.File(temporary, "w") as new:
-        copy(old, new)
+        notes = json.loads(old[group].attrs["notes"])
+        _copy_all_but(old, new, group)
+        write_network(new[group], model, spec, notes)
     os.replace(temporary, output)
+
+
+def _copy_all_but(old, new, group: str) -> None:
+    """Copy a network and those below it; that in `group`, which is the last, stays empty."""
+    if old.name == group:
+        return
+    new.attrs.update(old.attrs)
+    for name in old:
+        if name == FIRST:
+            _copy_all_but(old[name], new.create_group(name), group)
+        else:
+            old.copy(name, new)
 
 
 def main(argv: list[str]) -> None:

@@ -117,7 +117,7 @@ def reconstruct(
     """
     check_numbers(options)
     check_outputs(options)
-    digest, *beside = weights_hashes(options.weights_file).values()
+    (_, digest), *beside = weights_hashes(options.weights_file).items()
     subject = load_subject(
         options.field_file, options.mask_file, options.magnitude_file, options.scan
     )
@@ -133,7 +133,7 @@ def reconstruct(
         log(line)
 
     chi_network, chi, steps = _invert(options, trusted, log, label)
-    steps[0] |= {"beside_sha256": beside} if beside else {}
+    steps[0] |= {f"{path.stem}_sha256": of_it for path, of_it in beside}
     residuals = [residual_field(local, x) for x in (chi_network, chi)]
     values = _referenced(chi, subject.mask, reference)
     parameters = describe(options, subject, digest, steps) | values | mended | {

@@ -191,7 +191,7 @@ def save_network(model: keras.Model, spec: dict, path, notes: dict | None = None
 
     Args:
         model: as `build_unet` makes it, or a model that contains its layers.
-        spec: its specification.
+        spec: its specification; the network that it names as "first" is copied along.
         path: file to write.
         notes: anything that JSON can hold: the training's config, scores, date.
         dtype: "float16" halves the file.
@@ -200,13 +200,20 @@ def save_network(model: keras.Model, spec: dict, path, notes: dict | None = None
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     with h5py.File(temporary, "w") as file:
-        file.attrs["spec"] = json.dumps({key: spec[key] for key in SPEC})
+        write_network(file, model, spec, notes, dtype)
         if first := spec.get("first"):
             _copy_network(first, file.create_group(FIRST))
-        file.attrs["notes"] = json.dumps(notes or {}, default=list)
-        for name, variable in _variables(model).items():
-            file[name] = keras.ops.convert_to_numpy(variable).astype(dtype)
     os.replace(temporary, path)
+
+
+def write_network(
+    group, model: keras.Model, spec: dict, notes: dict | None = None, dtype="float32"
+):
+    """As `save_network`, to an open HDF5 file or a group of it, and without any other network."""
+    group.attrs["spec"] = json.dumps({key: spec[key] for key in SPEC})
+    group.attrs["notes"] = json.dumps(notes or {}, default=list)
+    for name, variable in _variables(model).items():
+        group[name] = keras.ops.convert_to_numpy(variable).astype(dtype)
 
 
 def _copy_network(where: dict, group) -> None:

@@ -136,36 +136,6 @@ def test_the_structured_share_is_found_once(files, tmp_path, monkeypatch):
     assert len(calls) == 1
 
 
-def test_a_map_that_two_first_networks_share_is_made_once(tmp_path, monkeypatch):
-    make_network(tmp_path / "first.h5", INVERSION)
-    keys = PLAIN | {"norm": "none", "firstFile": str(tmp_path / "first.h5")}
-    keys |= {"inputs": ["field", "first"]}
-    for seed, name in enumerate(("second", "white", "third"), 1):
-        make_network(tmp_path / f"{name}.h5", keys | {"tile": 16 * (name != "third")}, seed)
-    first, second, third, white = (
-        str(tmp_path / f"{name}.h5") for name in ("first", "second", "third", "white")
-    )
-    main([str(tmp_path / "w.h5"), first, white, "--first-share", "0"])
-    out = tmp_path / "all.h5"
-    main([str(out), first, second, third, "--first-share", "0", "0", "--white", "w.h5"])
-    scan, calls = make_scan(seed=1), []
-    subject = make_subject(scan["field"], scan["mask"], VOXEL, (0, 0, 1), scan["magnitude"])
-    monkeypatch.setattr(inference, "structured_of", lambda *_: 0.3)
-    whole = inference._whole
-    monkeypatch.setattr(
-        inference, "_mirrored", lambda model, _, *x: calls.append(1) or whole(model, *x[:2])
-    )
-    once = predict(*load_network(out), subject)
-    assert len(calls) == 2  # of the first and of the third
-    monkeypatch.setattr(inference, "_same_first", lambda *_: False)
-    np.testing.assert_array_equal(predict(*load_network(out), subject), once)
-    assert len(calls) == 5
-    main([str(tmp_path / "w.h5"), white, white, "--first-share", "0"])
-    monkeypatch.undo()
-    specs = (load_network(f)[1] for f in (tmp_path / "w.h5", second))
-    assert not inference._same_first(*specs)
-
-
 @pytest.mark.parametrize(
     ("names", "shares", "message"),
     [

@@ -426,7 +426,7 @@ def test_the_network_for_white_errors_is_checked_too(scan, tmp_path, capsys):
     command(arguments)
     step = json.loads((tmp_path / "chi.json").read_text())["Steps"][0]
     digest = hashlib.sha256((tmp_path / "white.h5").read_bytes()).hexdigest()
-    assert step["beside_sha256"] == [digest]
+    assert step["white_sha256"] == digest
     with (tmp_path / "SHA256SUMS").open("a") as sums:
         sums.write(f"{'0' * 64}  white.h5\n")
     with pytest.raises(SystemExit, match="1"):
