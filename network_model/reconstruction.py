@@ -23,6 +23,7 @@ from network_model.refine import check_options, refine, refine_image
 from network_model.sidecar import describe, sidecar_path
 from network_model.subject import Scan, Subject, load_subject
 from network_model.tuning import Tuning
+from training_data.channels import FIRST
 from training_data.dipole import field_inside
 from training_data.nifti import SUFFIXES, check_same_grid, read_mask, read_volume, to_canonical
 from training_data.origin import file_hash
@@ -184,11 +185,16 @@ def weights_hashes(path) -> dict[Path, str]:
     """File → SHA-256 of a network, and of those that its specification names beside it.
 
     Raises:
-        ValueError: as `check_weights`.
+        ValueError: as `check_weights`; or the network corrects the map of one in another file.
     """
     hashes = {Path(path): check_weights(path)}
     with h5py.File(path) as file:
         spec = json.loads(file.attrs["spec"])
+        if FIRST in spec["inputs"] and FIRST not in file:
+            raise ValueError(
+                f"{path}: holds a network that corrects the map of another file's, and not that "
+                "one; name the file that names this one"
+            )
     for key, name in spec.items():
         if key.endswith("_file") and name:
             beside = Path(path).with_name(name)

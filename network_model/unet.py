@@ -240,11 +240,6 @@ def read_spec(path, group: str = "/") -> dict:
         inside = f"{group.rstrip('/')}/{FIRST}"
         spec = make_spec({**spec, "firstFile": str(path), "firstGroup": inside})
     except (OSError, KeyError, json.JSONDecodeError) as error:
-        if group != "/":
-            raise ValueError(
-                f"{path}: holds no network at {group}; one that corrects another file's map, as "
-                "pack.py --structured names it, can't be used alone: name that file"
-            ) from error
         raise ValueError(f"{path}: not a weights file of this project ({error})") from error
     for key, name in BESIDE.items():
         if spec[key]:
