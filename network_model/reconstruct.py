@@ -95,6 +95,8 @@ def _check_form(args: argparse.Namespace) -> None:
         if getattr(args, name) is not None:
             where = "has no meaning with" if study else "is for"
             raise ValueError(f"{name} {where} --bids{remedy or f': {forms}'}")
+    if args.labels and not args.report:
+        raise ValueError(f"labels {args.labels}: are for a table in the report; add --report FILE")
 
 
 def _log(line: str) -> None:

@@ -538,7 +538,7 @@ BAD_FILES = {
         rewrite("magnitude.nii.gz", lambda x: spoil((0, 0, 0), 1)(0 * x)),
         "--reference {}/magnitude.nii.gz"),
     "labels of another shape": (
-        rewrite("magnitude.nii.gz", lambda x: x[2:]), "--labels {}/magnitude.nii.gz"),
+        rewrite("magnitude.nii.gz", lambda x: x[2:]), "--labels {}/magnitude.nii.gz --report r.html"),
     "config missing": (None, "--config {}/none.py"),
     "config of an unknown key": (
         lambda d: (d / "c.py").write_text("config = {'memry': 1}"), "--config {}/c.py"),
@@ -666,6 +666,7 @@ def test_a_report_needs_nilearn(folder, monkeypatch, capsys):
         ("--bids study", "out is missing"),
         ("f.nii --bids study --out there", "field has no meaning with --bids; fieldPatterns"),
         ("--bids study --out there --labels l.nii", "labelsPatterns of --config"),
+        ("field.nii mask.nii -o chi.nii --labels l.nii", "add --report FILE"),
         ("--bids study --out there -o c.nii", "output has no meaning"),
     ],
 )
