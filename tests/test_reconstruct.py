@@ -538,7 +538,8 @@ BAD_FILES = {
         rewrite("magnitude.nii.gz", lambda x: spoil((0, 0, 0), 1)(0 * x)),
         "--reference {}/magnitude.nii.gz"),
     "labels of another shape": (
-        rewrite("magnitude.nii.gz", lambda x: x[2:]), "--labels {}/magnitude.nii.gz --report r.html"),
+        rewrite("magnitude.nii.gz", lambda x: x[2:]),
+        "--labels {}/magnitude.nii.gz --report r.html"),
     "config missing": (None, "--config {}/none.py"),
     "config of an unknown key": (
         lambda d: (d / "c.py").write_text("config = {'memry': 1}"), "--config {}/c.py"),
