@@ -76,6 +76,25 @@ def test_equals_the_network_on_the_padded_box(networks, name):
     assert np.count_nonzero(chi) > 0.9 * subject.mask.sum()
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("config", [PLAIN, PLAIN | {"norm": "none", "tile": 16}])
+def test_networks_see_b0_along_the_third_axis(tmp_path, axis, config):
+    model, spec = make_network(tmp_path / "network.h5", config)
+    straight = subject_of((23, 31, 26))
+    b0_dir = np.array(straight.b0_dir)
+    b0_dir[[axis, 2]] = b0_dir[[2, axis]]
+    turned = {
+        name: np.ascontiguousarray(getattr(straight, name).swapaxes(axis, 2))
+        for name in ("field", "mask", "weight")
+    }
+    turned = dataclasses.replace(straight, **turned, b0_dir=b0_dir)
+    for mirrors in (False, True):
+        found = predict(model, spec, turned, mirrors=mirrors).swapaxes(axis, 2)
+        expected = predict(model, spec, straight, mirrors=mirrors)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert np.abs(expected).max() > 1e-3
+
+
 @pytest.mark.parametrize("flat", [0.0, 0.4, 1.0])
 def test_views_are_averaged_on_the_scans_own_grid(tmp_path, monkeypatch, flat):
     keys = INVERSION | {"inputs": ["field", "mask", "tv"], "residual": "tv"}
