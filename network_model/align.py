@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
+from training_data.noise import white_noise
 from training_data.volume import bounding_box
 
 CHOICES = ("auto", "on", "off", "both")
@@ -21,6 +22,11 @@ MAX_TILT_DEG = 2.0  # tilt that training data of a straight head tolerate
 MAX_SIZE_CHANGE = 0.1  # relative difference of a voxel's edge
 # Longest over shortest edge from which a network that takes any grid sees isotropic voxels too.
 ELONGATED = 1.5
+# Share of the cubes there: a half, less the longer the voxels, more the lower the noise is. Best of
+# 0, 0.33, 0.5, 0.67, 0.83, 1 on heads 2003 and 2007 at 0.0008, 0.0015 and 0.003 ppm: 0.83, 0.83,
+# 0.67 to 0.83 on 1×1×2 mm, 0.67, 0.5, 0 to 0.33 on 1×1×3 mm.
+MOST_OF_CUBES = (0.5, 0.85)  # whatever the voxels, and whatever the noise
+LOW_NOISE, CUBES_BY_NOISE = 0.003, 0.2  # where it begins to count [ppm], and for each halving of it
 FINER = 0.85  # edge of the cubes over that of a scan whose voxels are nearly cubes already
 TRAINED_MM = (0.7, 1.3)  # edges of the isotropic voxels that such networks were trained on
 MARGIN = 2  # voxels around the turned box, for the spline's support
@@ -59,10 +65,10 @@ def views_of(subject, inputs, voxel_mm: float = 1.0, choice: str = "auto") -> li
         voxel_mm: voxel edge of a plain network's training data [mm].
         choice: "off": the scan's own grid. "on": isotropic voxels of `voxel_mm` with B0 along z.
             "both": the mean of the scan's own grid and a grid of cubes, whose errors differ: of
-            the scan's shortest edge where voxels are elongated, the longer they are the less of
-            it; else of `FINER` of that edge; within `TRAINED_MM`. "auto": "on" for plain
-            networks where tilt or voxel size differ, "both" for others where voxels are
-            elongated.
+            the scan's shortest edge where voxels are elongated, the less of it the longer they
+            are and the higher the noise; else of `FINER` of that edge; within `TRAINED_MM`.
+            "auto": "on" for plain networks where tilt or voxel size differ, "both" for others
+            where voxels are elongated.
 
     Raises:
         ValueError: unknown choice.
@@ -77,11 +83,21 @@ def views_of(subject, inputs, voxel_mm: float = 1.0, choice: str = "auto") -> li
         return [View(1.0, turn.subject, turn.back, voxel_mm)]
     ratio = elongation(subject.voxel_size)
     wanted = min(subject.voxel_size) * (1 if ratio >= ELONGATED else FINER)
-    edge, share = float(np.clip(wanted, *TRAINED_MM)), min(0.5, 1 / ratio)
+    edge, share = float(np.clip(wanted, *TRAINED_MM)), _share_of_cubes(subject, ratio)
     if np.allclose(subject.voxel_size, edge, rtol=1e-3):
         return [View(1.0, subject)]  # they are its own voxels
     turn = Alignment(subject, edge, straighten=False)
     return [View(1 - share, subject), View(share, turn.subject, turn.back, edge)]
+
+
+def _share_of_cubes(subject, ratio: float) -> float:
+    """Share of the map on cubes, for a scan of that longest over shortest edge."""
+    share = min(MOST_OF_CUBES[0], 1 / ratio)
+    if ratio < ELONGATED:
+        return share
+    noise = white_noise(subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
+    halvings = np.log2(LOW_NOISE / max(noise, 1e-6))
+    return float(np.clip(share + CUBES_BY_NOISE * halvings, share, MOST_OF_CUBES[1]))
 
 
 def _best_choice(subject, inputs, voxel_mm: float) -> str:

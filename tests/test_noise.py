@@ -16,6 +16,7 @@ from training_data.noise import (
     local_noise,
     smooth_noise,
     structured_noise,
+    white_noise,
 )
 from training_data.phantom import make_head
 
@@ -88,6 +89,26 @@ def test_noise_is_found_again(head, b0_dir):
     assert list(found.values()) == sorted(found.values())
     for sigma in (0.003, 0.010):
         assert found[sigma] == pytest.approx(sigma, rel=0.3)
+
+
+@pytest.mark.parametrize("b0_dir", DIRECTIONS)
+@pytest.mark.parametrize("length", [1, 3])
+def test_white_noise_is_told_from_what_leaks_and_from_slow_errors(b0_dir, length):
+    voxel = (1.9, 1.7, 1.9 * length)
+    made = make_head((75, 90, 81 // length), voxel, np.random.default_rng(3))
+    mask = made["mask"]
+    field = forward_field(made["chi"], voxel, b0_dir)
+    slow = 0.02 * smooth_noise(mask.shape, np.random.default_rng(4), 3)
+    for sigma in (0.002, 0.006):
+        rng = np.random.default_rng(2)
+        noisy = add_complex_noise(field, mask, None, sigma, rng)
+        alone = white_noise(noisy, mask, voxel, b0_dir)
+        assert alone == pytest.approx(sigma, rel=0.3)
+        assert alone < estimate_noise(noisy, mask, voxel, b0_dir)
+        both = (noisy + slow) * mask
+        assert white_noise(both, mask, voxel, b0_dir) == pytest.approx(alone, rel=0.1)
+        assert estimate_noise(both, mask, voxel, b0_dir) > 1.02 * alone
+    assert white_noise(np.zeros(SHAPE), np.ones(SHAPE, bool), VOXEL) == 0
 
 
 @pytest.mark.parametrize("b0_dir", DIRECTIONS)

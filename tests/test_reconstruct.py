@@ -331,7 +331,8 @@ def test_rotation_brings_b0_to_z():
 )
 def test_grids_that_a_network_sees_a_scan_on(inputs, voxel_size, b0_dir, cubes):
     mask = np.ones((6, 7, 8), bool)
-    subject = make_subject(np.where(mask, 0.01, 0), mask, voxel_size, b0_dir)
+    field = 0.01 * np.random.default_rng(0).standard_normal(mask.shape)
+    subject = make_subject(field, mask, voxel_size, b0_dir)
     views = views_of(subject, inputs)
     assert [v.voxel_mm for v in views] == cubes
     assert sum(v.share for v in views) == 1
@@ -351,6 +352,23 @@ def test_grids_that_a_network_sees_a_scan_on(inputs, voxel_size, b0_dir, cubes):
         assert view.back(view.subject.field).shape == mask.shape
         if view.voxel_mm and len(views) > 1:  # the inversions know B0: only the voxels change
             np.testing.assert_array_equal(view.subject.b0_dir, subject.b0_dir)
+
+
+def test_the_less_noise_the_more_of_elongated_voxels_is_seen_on_cubes():
+    mask = np.ones((20, 24, 16), bool)
+    noise = np.random.default_rng(0).standard_normal(mask.shape)
+    for size, least in (((1, 1, 2), 0.5), ((1, 1, 3), 1 / 3), ((1, 4, 1), 1 / 4)):
+        shares = []
+        for sigma in (0.01, 0.004, 0.0022, 0.0011, 1e-5):
+            subject = make_subject(sigma * noise, mask, size)
+            own, cubes = views_of(subject, ["tv"])
+            assert own.share + cubes.share == 1
+            shares.append(cubes.share)
+        assert shares[:2] == pytest.approx([least, least])
+        assert least < shares[2] < shares[3] == pytest.approx(shares[2] + 0.2)
+        assert shares[4] == 0.85
+    finer = views_of(make_subject(1e-5 * noise, mask, (1, 1, 1.4)), ["tv"], choice="both")[1]
+    assert finer.share == 0.5
 
 
 def test_unknown_alignment_is_refused():
