@@ -2,15 +2,13 @@
 
     python network_model/pack.py all.h5 first.h5 second.h5 third.h5 --first-share 0.5 1.0
     python network_model/pack.py again.h5 fourth.h5
-    python network_model/pack.py more.h5 fourth.h5 --first-file all.h5
 
 The file is written whole or not at all, and listed with its SHA-256 in `SHA256SUMS` beside it,
 which step 6 checks. `--first-share`, a number per network but the first, sets that key of step 4:
 how much of the map of the one before is in the mean where a scan's errors are white. `--white`
 and `--structured` name files that stay beside the output: the network of the former makes that map
 where errors are white, that of the latter corrects the last one's map where they are structured. It
-is packed alone, without the networks below it, which are those of the other file. So is one whose
-first map is made by a file beside it, `--first-file`: no file need exceed what a host takes.
+is packed alone, without the networks below it, which are those of the other file.
 """
 
 import argparse
@@ -40,7 +38,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--average", type=Path, help="file whose weights the last network's are "
                    "averaged with: of a training that began with them")  # fmt: skip
     p.add_argument("--structured", help="file beside the output: corrects the last network's map")
-    p.add_argument("--first-file", help="file beside the output: first of a network packed alone")
     p.add_argument("--dtype", default="float16", choices=("float16", "float32"))
     return p
 
@@ -62,13 +59,12 @@ def pack(
         output: file to write; dtype: of all but the first.
         average: weights file whose mean with the last network's weights is taken (Wortsman et al.
             2022, "Model soups", arXiv:2203.05482), or None.
-        beside: `white_file` and `structured_file` of the last network, `first_file` of one that is
-            packed alone: names of weights files beside `output`, or None.
+        beside: `white_file` and `structured_file` of the last network: names of weights files
+            beside `output`, or None.
 
     Raises:
         ValueError: a file that is none of this project's, a network after the first that takes no
-            map of another, a share out of 0 to 1, numbers that do not match, or a `first_file` of
-            a network that is packed with its first.
+            map of another, a share out of 0 to 1, or numbers that do not match.
     """
     if len(shares) != len(networks) - 1:
         raise ValueError(f"{len(networks)} networks and {len(shares)} shares: expected a "
@@ -76,10 +72,7 @@ def pack(
     for name in filter(None, beside.values()):
         read_spec(output.with_name(name))
     if len(networks) == 1:
-        return write_alone(networks[0], output, dtype, average, beside)
-    if beside.get("first_file"):
-        raise ValueError(f"--first-file {beside['first_file']}: the first map of a network packed "
-                         f"alone; found {len(networks)} networks")  # fmt: skip
+        return write_alone(networks[0], output, dtype, average)
     with tempfile.TemporaryDirectory() as folder:
         inside = networks[0]
         for i, (path, share) in enumerate(zip(networks[1:], shares, strict=True), 1):
@@ -95,16 +88,14 @@ def pack(
             save_network(model, spec, inside, notes_of(path), dtype)
 
 
-def write_alone(path: Path, output: Path, dtype: str, average=None, beside=None) -> None:
+def write_alone(path: Path, output: Path, dtype: str, average=None) -> None:
     """Write a network without those whose map it is given."""
     if FIRST not in read_spec(path)["inputs"]:
         raise ValueError(f"{path}: takes no map of another network; expected two files or more")
     model, spec = load_network(path, ("source", "target"))
     if average:
         average_weights(model, average)
-    del spec[FIRST]
-    spec |= dict.fromkeys(BESIDE) | (beside or {})
-    save_network(model, spec, output, notes_of(path), dtype)
+    save_network(model, spec | dict.fromkeys(("first", *BESIDE)), output, notes_of(path), dtype)
 
 
 def notes_of(path: Path) -> dict:
@@ -129,9 +120,8 @@ def average_weights(model, path: Path) -> None:
 def main(argv: list[str]) -> None:
     """Pack the networks that the command line names."""
     args = parser().parse_args(argv)
-    beside = {"white_file": args.white, "structured_file": args.structured,
-              "first_file": args.first_file}  # fmt: skip
-    pack(args.networks, args.first_share or [], args.output, args.dtype, args.average, **beside)
+    pack(args.networks, args.first_share or [], args.output, args.dtype, args.average,
+         white_file=args.white, structured_file=args.structured)  # fmt: skip
     write_text(*listed(args.output))
     print(f"{TAG} {len(args.networks)} network(s) in {args.output}, "
           f"{args.output.stat().st_size / 1e6:.1f} MB", flush=True)  # fmt: skip

@@ -12,7 +12,7 @@ from network_model.pack import main
 from network_model.reconstruction import check_weights, weights_hashes
 from network_model.refine import structured_share, towards_data
 from network_model.subject import make_subject
-from network_model.unet import load_network, make_spec, read_spec, save_network
+from network_model.unet import load_network, make_spec, read_spec
 
 pytestmark = KERAS_ON_NUMPY
 
@@ -124,39 +124,6 @@ def test_a_network_for_structured_errors_is_packed_alone(files, tmp_path, monkey
     alone.unlink()
     with pytest.raises(ValueError, match=r"all\.h5: needs again.h5 beside it, found none"):
         load_network(out)
-
-
-def test_the_first_map_may_be_made_by_a_file_beside(files, tmp_path, monkeypatch):
-    whole, alone, out = (tmp_path / f"{name}.h5" for name in ("whole", "alone", "all"))
-    main([str(whole), *files, "--first-share", "0", "0", "--dtype", "float32"])
-    main([str(tmp_path / "two.h5"), *files[:2], "--first-share", "0", "--dtype", "float32"])
-    main([str(alone), files[2], "--dtype", "float32", "--first-file", "two.h5"])
-    assert read_spec(alone)["first"] == {"path": str(tmp_path / "two.h5"), "group": "/"}
-    assert list(weights_hashes(alone)) == [alone, tmp_path / "two.h5"]
-    scan = make_scan(seed=1)
-    subject = make_subject(scan["field"], scan["mask"], VOXEL, (0, 0, 1), scan["magnitude"])
-    expected = predict(*load_network(whole), subject)
-    np.testing.assert_array_equal(predict(*load_network(alone), subject), expected)
-
-    # Named by a third file, and copied into one that no longer needs those beside it.
-    main([str(out), *files[:2], "--first-share", "0", "--white", "alone.h5"])
-    assert list(weights_hashes(out)) == [out, alone, tmp_path / "two.h5"]
-    spec = make_spec(read_spec(files[2]) | {"firstFile": str(alone), "firstGroup": "/"})
-    copied = tmp_path / "elsewhere" / "weights.h5"
-    save_network(load_network(files[2])[0], spec, copied)
-    inside, given = (
-        predict(*load_network(path, group=group), subject)
-        for path, group in ((copied, "/first"), (alone, "/"))
-    )
-    np.testing.assert_array_equal(inside, given)
-
-    with pytest.raises(ValueError, match=r"--first-file two\.h5: .* found 3 networks"):
-        main([str(out), *files, "--first-share", "0", "0", "--first-file", "two.h5"])
-    with pytest.raises(ValueError, match=r"first_file: .* add that input"):
-        make_spec({"first_file": "two.h5"})
-    (tmp_path / "two.h5").unlink()
-    with pytest.raises(ValueError, match=r"alone\.h5: needs two.h5 beside it, found none"):
-        load_network(alone)
 
 
 def test_the_structured_share_is_found_once(files, tmp_path, monkeypatch):
