@@ -90,32 +90,22 @@ def predict(
 
 
 def _corrected(model, spec, subject, channels, memory_gb, mirrors) -> np.ndarray:
-    """A network's map, corrected where errors are structured, or where it is piecewise constant."""
+    """A network's map; where errors are structured corrected by it and by the one for those."""
     weight = 0.0
     if "structured" in spec:
         weight = min(structured_of(subject, channels) / CORRECTED, 1)
-    given = (subject, channels, memory_gb, mirrors)
-    chi = _one_pass(model, spec, *given, last=weight <= NEXT_TO_NOTHING)
-    if weight > NEXT_TO_NOTHING:
-        # First by itself, then by the network for such errors.
-        chi = _again(chi, model, spec, *given, share=weight, last=False)
-        chi = _again(chi, *_load_first(spec["structured"]), *given, share=weight)
-    if "flat" in spec and (flat := flat_share(chi, subject.mask)) > NEXT_TO_NOTHING:
-        chi = _again(chi, *_load_first(spec["flat"]), *given, share=flat)
-    return chi
-
-
-def _again(
-    chi, model, spec, subject, channels, memory_gb, mirrors, *, share, last=True
-) -> np.ndarray:
-    """Mean of a map and what a network makes of it as its first one, by the latter's share."""
+    if weight <= NEXT_TO_NOTHING:
+        return _one_pass(model, spec, subject, channels, memory_gb, mirrors)
+    chi = _one_pass(model, spec, subject, channels, memory_gb, mirrors, last=False)
     geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
     structured = structured_of(subject, channels)
     known = {name: x for name, x in channels.items() if name not in GUIDED}
-    known[FIRST] = towards_data(chi, subject.field, *geometry, structured=structured)
-    given = scan_channels(spec, subject, memory_gb, mirrors, known)
-    found = _one_pass(model, spec, subject, given, memory_gb, mirrors, last=last)
-    return chi + np.float32(share) * (found - chi)
+    for network, own in ((model, spec), _load_first(spec["structured"])):
+        known[FIRST] = towards_data(chi, subject.field, *geometry, structured=structured)
+        given = scan_channels(own, subject, memory_gb, mirrors, known)
+        found = _one_pass(network, own, subject, given, memory_gb, mirrors, last=own is not spec)
+        chi += np.float32(weight) * (found - chi)
+    return chi
 
 
 def _one_pass(model, spec, subject, channels, memory_gb, mirrors, *, last=True) -> np.ndarray:

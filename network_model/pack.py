@@ -5,11 +5,10 @@
 
 The file is written whole or not at all, and listed with its SHA-256 in `SHA256SUMS` beside it,
 which step 6 checks. `--first-share`, a number per network but the first, sets that key of step 4:
-how much of the map of the one before is in the mean where a scan's errors are white. `--white`,
-`--structured` and `--flat` name files that stay beside the output: the network of the first makes
-that map where errors are white, those of the others correct the last one's map, where errors are
-structured, and where it is piecewise constant. They are packed alone, without the networks below
-them, which are those of the other file.
+how much of the map of the one before is in the mean where a scan's errors are white. `--white`
+and `--structured` name files that stay beside the output: the network of the former makes that map
+where errors are white, that of the latter corrects the last one's map where they are structured. It
+is packed alone, without the networks below it, which are those of the other file.
 """
 
 import argparse
@@ -39,7 +38,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--average", type=Path, help="file whose weights the last network's are "
                    "averaged with: of a training that began with them")  # fmt: skip
     p.add_argument("--structured", help="file beside the output: corrects the last network's map")
-    p.add_argument("--flat", help="file beside the output: corrects that map where it is flat")
     p.add_argument("--dtype", default="float16", choices=("float16", "float32"))
     return p
 
@@ -61,8 +59,8 @@ def pack(
         output: file to write; dtype: of all but the first.
         average: weights file whose mean with the last network's weights is taken (Wortsman et al.
             2022, "Model soups", arXiv:2203.05482), or None.
-        beside: `white_file`, `structured_file` and `flat_file` of the last network: names of
-            weights files beside `output`, or None.
+        beside: `white_file` and `structured_file` of the last network: names of weights files
+            beside `output`, or None.
 
     Raises:
         ValueError: a file that is none of this project's, a network after the first that takes no
@@ -122,8 +120,8 @@ def average_weights(model, path: Path) -> None:
 def main(argv: list[str]) -> None:
     """Pack the networks that the command line names."""
     args = parser().parse_args(argv)
-    beside = {"white_file": args.white, "structured_file": args.structured, "flat_file": args.flat}
-    pack(args.networks, args.first_share or [], args.output, args.dtype, args.average, **beside)
+    pack(args.networks, args.first_share or [], args.output, args.dtype, args.average,
+         white_file=args.white, structured_file=args.structured)  # fmt: skip
     write_text(*listed(args.output))
     print(f"{TAG} {len(args.networks)} network(s) in {args.output}, "
           f"{args.output.stat().st_size / 1e6:.1f} MB", flush=True)  # fmt: skip

@@ -187,25 +187,19 @@ def weights_hashes(path) -> dict[Path, str]:
     Raises:
         ValueError: as `check_weights`; or the network corrects the map of one in another file.
     """
-    spec, hashes = _named_weights(Path(path))
+    hashes = {Path(path): check_weights(path)}
     with h5py.File(path) as file:
+        spec = json.loads(file.attrs["spec"])
         if FIRST in spec["inputs"] and FIRST not in file:
             raise ValueError(
                 f"{path}: holds a network that corrects the map of another file's, and not that "
                 "one; name the file that names this one"
             )
-    return hashes
-
-
-def _named_weights(path: Path) -> tuple[dict, dict[Path, str]]:
-    """Specification of a network; file → SHA-256 of it and of all that it, or they, name."""
-    hashes = {path: check_weights(path)}
-    with h5py.File(path) as file:
-        spec = json.loads(file.attrs["spec"])
     for key, name in spec.items():
         if key.endswith("_file") and name:
-            hashes |= _named_weights(path.with_name(name))[1]
-    return spec, hashes
+            beside = Path(path).with_name(name)
+            hashes[beside] = check_weights(beside)
+    return hashes
 
 
 def check_numbers(options: Options) -> None:

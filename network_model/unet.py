@@ -23,12 +23,10 @@ SPEC = {
     "architecture": "unet",  # or "nonlocal_gated": arXiv 1904.05493
     "inputs": ["field", "mask"],
     "first_share": 0.0,  # of the first network's map in the mean where a scan's errors are white
-    # Weights beside its file: of what makes that map where errors are white; of what corrects this
-    # network's map, after it has done so itself, where they are structured; and of what corrects it
-    # where it is piecewise constant.
+    # Weights beside its file: of what makes that map where errors are white; and of what corrects
+    # this network's map, after it has done so itself, where they are structured.
     "white_file": None,
     "structured_file": None,
-    "flat_file": None,
     "residual": None,  # input channel that the output is a correction to, e.g. "tv"
     "linear_path": False,  # a learned weighted sum of the input channels is added to the output
     "filters": 24,  # of the first level; doubled at each further one
@@ -41,7 +39,7 @@ SPEC = {
     "use_bias": True,  # without bias and norm the network is homogeneous: f(a·x) = a·f(x)
 }
 # Key of a file beside a network's own → the name under which its place is in the specification.
-BESIDE = {"white_file": "white", "structured_file": "structured", "flat_file": "flat"}
+BESIDE = {"white_file": "white", "structured_file": "structured"}
 # Of these a network's weights do not depend on: how it is applied.
 APPLIED = ("first_share", "tile", *BESIDE)
 ARCHITECTURES = ("unet", "nonlocal_gated")

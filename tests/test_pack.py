@@ -126,29 +126,6 @@ def test_a_network_for_structured_errors_is_packed_alone(files, tmp_path, monkey
         load_network(out)
 
 
-def test_a_flat_map_is_corrected_by_a_network_of_its_own(files, tmp_path, monkeypatch):
-    alone, white, out = (tmp_path / f"{name}.h5" for name in ("flat", "white", "all"))
-    main([str(alone), files[2], "--dtype", "float32"])
-    main([str(white), *files[:2], "--first-share", "0", "--flat", "flat.h5", "--dtype", "float32"])
-    main([str(out), *files[:2], "--first-share", "0", "--white", "white.h5"])
-    assert list(weights_hashes(out)) == [out, white, alone]  # also what a named file names
-    scan = make_scan(seed=1)
-    subject = make_subject(scan["field"], scan["mask"], VOXEL, (0, 0, 1), scan["magnitude"])
-    geometry = (subject.field, subject.mask, VOXEL, subject.b0_dir)
-    chi = predict(*load_network(files[1]), subject)
-    given = towards_data(chi, *geometry, structured=structured_share(*geometry))
-    channels = {"field": subject.field, "first": given}
-    found = predict(*load_network(files[2]), subject, channels=channels)
-    assert np.abs(found - chi).max() > 1e-4
-    for flat in (0.0, 0.4, 1.0):
-        monkeypatch.setattr(inference, "flat_share", lambda *_, share=flat: share)
-        expected = chi + flat * (found - chi)
-        np.testing.assert_allclose(predict(*load_network(white), subject), expected, atol=1e-6)
-    alone.unlink()
-    with pytest.raises(ValueError, match=r"white\.h5: needs flat.h5 beside it, found none"):
-        load_network(white)
-
-
 def test_the_structured_share_is_found_once(files, tmp_path, monkeypatch):
     out = tmp_path / "all.h5"
     main([str(out), *files, "--first-share", "0.5", "0.5"])
