@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import network_model.quiet  # noqa: F401
 
@@ -93,6 +94,63 @@ def test_networks_see_b0_along_the_third_axis(tmp_path, axis, config):
         expected = predict(model, spec, straight, mirrors=mirrors)
         np.testing.assert_allclose(found, expected, atol=1e-6)
         assert np.abs(expected).max() > 1e-3
+
+
+def test_a_map_made_on_a_coarser_grid_lies_where_the_input_lies():
+    shape, seen = (34, 45, 29), []
+    place = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    mask = (((place - (16, 22, 14)) / (14, 19, 12)) ** 2).sum(-1) < 1
+    blobs = [((12, 20, 10), 3.0), ((20, 26, 17), 2.5), ((15, 12, 14), 4.0)]
+    smooth = sum(np.exp(-((place - c) ** 2).sum(-1) / (2 * s**2)) for c, s in blobs)
+    x = np.stack([smooth * mask, mask], -1).astype(np.float32)
+
+    def answer(given, inside):
+        seen.append(given.shape)
+        assert not given[inside == 0].any()
+        assert given.dtype == inside.dtype == np.float32
+        return given[..., 0]
+
+    found = inference.on_coarser_grid(answer, x, mask.astype(np.float32), 8, 1.2)
+    assert seen == [(32, 40, 32, 2)]
+    assert found.dtype == np.float32
+    assert not found[~mask].any()
+    deep = ndimage.binary_erosion(mask, iterations=4)
+    assert np.abs(found - smooth)[deep].max() < 0.03
+
+
+def test_the_last_network_sees_structured_errors_on_a_coarser_grid_too(tmp_path, monkeypatch):
+    make_network(tmp_path / "first.h5", INVERSION)
+    keys = PLAIN | {"norm": "none", "tile": 16, "inputs": ["field", "first"]}
+    keys |= {"firstFile": str(tmp_path / "first.h5")}
+    make_network(tmp_path / "last.h5", keys, seed=2)
+    config = keys | {"structured_file": "last.h5"}
+    make_network(tmp_path / "third.h5", config, seed=1)
+    model, spec = load_network(tmp_path / "third.h5")
+    subject = subject_of((23, 31, 26))
+    calls = []
+
+    def other(answer, x, mask, multiple, edge):
+        calls.append((x.shape, multiple, edge))
+        return answer(x, mask) + np.float32(0.3) * mask
+
+    monkeypatch.setattr(inference, "on_coarser_grid", other)
+    for structured, mirrors, times in ((1.0, False, 0), (0.4, True, 0), (1.0, True, 1)):
+        calls.clear()
+        monkeypatch.setattr(inference, "structured_of", lambda *_, share=structured: share)
+        chi = predict(model, spec, subject, mirrors=mirrors)
+        assert len(calls) == times
+    assert calls[0][1:] == (inference.grid_multiple(spec), inference.COARSER)
+    plain = predict(model, spec, subject, coarser=False, mirrors=True)
+    assert len(calls) == 1
+    added = inference.COARSER_SHARE * 0.3 / CHI_SCALE
+    np.testing.assert_allclose((chi - plain)[subject.mask], added, rtol=1e-3)
+    # Cubes are another grid already.
+    views = views_of(subject, spec["inputs"], choice="both")
+    calls.clear()
+    inference.predict_views(model, spec, views[:1], mirrors=True)
+    assert len(calls) == 1
+    inference.predict_views(model, spec, views, mirrors=True)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("flat", [0.0, 0.4, 1.0])

@@ -2,8 +2,9 @@
 
 import numpy as np
 import scipy.fft
+from scipy import signal
 
-from training_data.backend import array_module
+from training_data.backend import array_module, cores
 
 
 def bounding_box(mask) -> tuple[slice, slice, slice]:
@@ -53,6 +54,17 @@ def uncrop(x, box, shape):
     )
     out[box] = x[inner]
     return out
+
+
+def resample(x, shape):
+    """A volume (X, Y, Z) on another number of voxels of the same extent, by its Fourier series.
+
+    What the coarser grid can't hold is cut off; x is continued periodically (`scipy.signal`).
+    """
+    with scipy.fft.set_workers(cores()):
+        for axis, n in enumerate(shape):
+            x = signal.resample(x, n, axis=axis)
+    return x
 
 
 def padded_shape(size, multiple: int, at_least: int = 0) -> tuple[int, ...]:
