@@ -40,8 +40,8 @@ TILE_OVERLAP = (3 / 8, 9 / 16)
 CORRECTED = 0.3
 # Edge of the voxels over the scan's own on which the last network sees it as well where errors are
 # structured, and the share of what it makes of them. None of it, a third and a half, refined: head
-# 2002 after PDF 53.4, 53.2, 53.2, head 2001 with errors 53.1, 53.1, 53.2, the measured field 48.43 /
-# 0.609, 48.10 / 0.610, 48.04 / 0.609, for 4 to 6 s.
+# 2002 after PDF 53.4, 53.2, 53.2, head 2001 with errors 53.1, 53.1, 53.2, the measured field 48.4 /
+# 0.609, 48.1 / 0.610, 48.0 / 0.609, for 4 to 6 s.
 COARSER, COARSER_SHARE = 1.2, 1 / 3
 RAMP = 16  # voxels over which two tiles are blended
 # Measured peaks on a CPU, in copies of the first level's features.
