@@ -15,6 +15,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from network_model.align import TRAINED_MM
 from network_model.refine import (
     NEXT_TO_NOTHING,
     flat_share,
@@ -41,7 +42,8 @@ CORRECTED = 0.3
 # Edge of the voxels over the scan's own on which the last network sees it as well where errors are
 # structured, and the share of what it makes of them. None of it, a third and a half, refined: head
 # 2002 after PDF 53.4, 53.2, 53.2, head 2001 with errors 53.1, 53.1, 53.2, the measured field 48.4 /
-# 0.609, 48.1 / 0.610, 48.0 / 0.609, for 4 to 6 s.
+# 0.609, 48.1 / 0.610, 48.0 / 0.609, for 4 to 6 s. Not where they would be longer than any that were
+# trained: at 2 mm the measured field has 47.1 / 0.671 and 47.6 / 0.663.
 COARSER, COARSER_SHARE = 1.2, 1 / 3
 RAMP = 16  # voxels over which two tiles are blended
 # Measured peaks on a CPU, in copies of the first level's features.
@@ -78,7 +80,8 @@ def predict(
             differ; for networks trained on mirror images (`augment`).
         channels: of the scan, where they are known already (`scan_channels`).
         coarser: where errors are structured, the last network sees the scan on voxels that are
-            longer by a fifth as well, whose errors differ; with `mirrors` only.
+            longer by a fifth as well, whose errors differ; with `mirrors` only, and up to the
+            longest that were trained.
 
     Returns:
         χ, (X, Y, Z) float32 [ppm], zero outside the mask. Any size; nothing is cut off.
@@ -92,7 +95,8 @@ def predict(
     if share == 0:
         return channels[FIRST]
     given = (subject, channels, memory_gb, mirrors)
-    chi = _corrected(model, spec, *given, coarser=coarser and mirrors)
+    coarser = coarser and mirrors and COARSER * max(subject.voxel_size) <= TRAINED_MM[1]
+    chi = _corrected(model, spec, *given, coarser=coarser)
     if share < 1:
         chi += np.float32(1 - share) * (channels[FIRST] - chi)
     return chi

@@ -126,7 +126,7 @@ def test_the_last_network_sees_structured_errors_on_a_coarser_grid_too(tmp_path,
     config = keys | {"structured_file": "last.h5"}
     make_network(tmp_path / "third.h5", config, seed=1)
     model, spec = load_network(tmp_path / "third.h5")
-    subject = subject_of((23, 31, 26))
+    subject = dataclasses.replace(subject_of((23, 31, 26)), voxel_size=(0.9, 1.0, 1.08))
     calls = []
 
     def other(answer, x, mask, multiple, edge):
@@ -144,6 +144,9 @@ def test_the_last_network_sees_structured_errors_on_a_coarser_grid_too(tmp_path,
     assert len(calls) == 1
     added = inference.COARSER_SHARE * 0.3 / CHI_SCALE
     np.testing.assert_allclose((chi - plain)[subject.mask], added, rtol=1e-3)
+    calls.clear()
+    predict(model, spec, dataclasses.replace(subject, voxel_size=(1, 1, 1.1)), mirrors=True)
+    assert not calls  # 1.32 mm, and 1.3 is the longest edge that was trained
     # Cubes are another grid already.
     views = views_of(subject, spec["inputs"], choice="both")
     calls.clear()
