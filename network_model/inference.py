@@ -116,8 +116,8 @@ def _corrected(model, spec, subject, channels, memory_gb, mirrors, *, coarser) -
     for network, own in ((model, spec), _load_first(spec["structured"])):
         known[FIRST] = towards_data(chi, subject.field, *geometry, structured=structured)
         given = scan_channels(own, subject, memory_gb, mirrors, known)
-        last = {"last": own is not spec, "coarser": coarser and own is not spec}
-        found = _one_pass(network, own, subject, given, memory_gb, mirrors, **last)
+        kind = {"last": own is not spec, "coarser": coarser}
+        found = _one_pass(network, own, subject, given, memory_gb, mirrors, **kind)
         chi += np.float32(weight) * (found - chi)
     return chi
 

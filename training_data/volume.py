@@ -2,7 +2,6 @@
 
 import numpy as np
 import scipy.fft
-from scipy import signal
 
 from training_data.backend import array_module, cores
 
@@ -61,6 +60,8 @@ def resample(x, shape):
 
     What the coarser grid can't hold is cut off; x is continued periodically (`scipy.signal`).
     """
+    from scipy import signal  # half a second that most runs do without
+
     with scipy.fft.set_workers(cores()):
         for axis, n in enumerate(shape):
             x = signal.resample(x, n, axis=axis)

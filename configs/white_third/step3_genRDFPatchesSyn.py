@@ -5,11 +5,10 @@ runs/white_third/white.h5 is the file of commit c85ee9c:
     git show c85ee9c:network_model/weights/white.h5 > runs/white_third/white.h5
 """
 
-from configs.white.step3_genRDFPatchesSyn import config as first
+from configs.white_again.step3_genRDFPatchesSyn import config as second
 
-config = first | {
+config = second | {
     "run": "white_third",
     "firstFile": "runs/white_third/white.h5",
-    "patches_per_map": 20,
     "seed": 223,
 }
