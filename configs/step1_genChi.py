@@ -48,6 +48,9 @@ config = {
     # Shares of the maps: from chiFile, heads as step 0 draws them, random-label volumes; also
     # "flat_phantom": heads of step 0 without texture and partial volume
     "mixture": {"chi_map": 1.0, "phantom": 0.0, "random_labels": 0.0},
+    # Share of phantoms and random labels drawn on half the voxel edge, so that step 2 can add up
+    # what a voxel holds, as a scanner does; 8 times the work
+    "fineChance": 0.0,
     "shape": None,  # grid of phantoms and random labels; None: that of chiFile
     "voxelSize": (1.0, 1.0, 1.0),  # their voxels [mm] where shape is set and chi_map is 0
 }

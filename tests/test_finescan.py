@@ -5,7 +5,15 @@ import pytest
 from scipy import ndimage
 
 from training_data.dipole import forward_field
-from training_data.finescan import block_mean, fine_scan, fit_field, half_grid
+from training_data.finescan import (
+    SAMPLINGS,
+    block_mean,
+    fine_scan,
+    fit_field,
+    half_grid,
+    sampled,
+    sampled_field,
+)
 
 SHAPE = (44, 52, 40)
 
@@ -72,3 +80,53 @@ def test_field_is_that_of_the_dipole_but_in_and_beside_lesions():
     assert not scan["field"][~mask].any()
     again = fine_scan(3, SHAPE, 0.0)
     np.testing.assert_array_equal(again["field"], scan["field"])
+
+
+def smooth_map(shape=(36, 40, 44)):
+    """χ [ppm] whose detail both grids hold, different from zero in all of an egg."""
+    places = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij"), -1)
+    egg = np.linalg.norm(places / (0.8, 0.7, 0.6), axis=-1) < 1
+    blob = np.exp(-np.sum((places / 0.25) ** 2, -1))
+    return (0.02 * blob * egg + 1e-6 * egg).astype(np.float32), egg
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_voxels_without_structure_show_their_field(sampling):
+    chi, egg = smooth_map()
+    size, b0_dir = (0.4, 0.5, 0.6), (0.2, -0.1, 0.97)
+    found = sampled_field(chi, size, b0_dir, sampling, np.random.default_rng(0), "cpu")
+    expected = forward_field(sampled(chi, sampling).real, [2 * n for n in size], b0_dir)
+    inside = block_mean(ndimage.binary_erosion(egg, iterations=8).astype(np.float32)) == 1
+    assert found.shape == (18, 20, 22)
+    assert np.abs(found - expected)[inside].max() < 0.03 * np.abs(expected[inside]).max()
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_voxels_with_structure_show_the_field_where_there_is_signal(sampling):
+    chi, egg = smooth_map()
+    rng = np.random.default_rng(1)
+    chi += np.float32(0.5) * egg * (rng.random(chi.shape) < 0.1)  # dark grains with a field
+    found = sampled_field(chi, (0.5,) * 3, (0, 0, 1), sampling, np.random.default_rng(0), "cpu")
+    inside = block_mean(ndimage.binary_erosion(egg, iterations=4).astype(np.float32)) == 1
+    mean = block_mean(forward_field(chi, (0.5,) * 3))
+    assert (found - mean)[inside].std() > 0.1 * mean[inside].std()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_gpu_gives_the_same_field_of_voxels(sampling):
+    pytest.importorskip("cupy")
+    chi, _ = smooth_map()
+    places = {
+        device: sampled_field(
+            chi, (0.4, 0.5, 0.6), (0, 0, 1), sampling, np.random.default_rng(2), device
+        )
+        for device in ("cpu", "gpu")
+    }
+    np.testing.assert_allclose(places["gpu"], places["cpu"], atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [36, 38, 35])
+def test_half_grid_of_real_values_is_real(n):
+    x = np.random.default_rng(3).standard_normal((n, n, n), np.float32)
+    assert np.abs(half_grid(x).imag).max() < 1e-5

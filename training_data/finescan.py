@@ -9,7 +9,7 @@ doi:10.1002/mrm.28716).
 import numpy as np
 import scipy.fft
 
-from training_data.backend import cores
+from training_data.backend import cores, to_device, to_host
 from training_data.dipole import GAMMA_MHZ_PER_T, forward_field
 from training_data.phantom import make_head
 from training_data.volume import window
@@ -19,6 +19,13 @@ ECHOES = (0.005, 0.012, 0.019, 0.026)  # [s]
 LEAST_T2STAR = 1e-3  # [s]
 MOSTLY_BRAIN = 0.75  # share of a voxel in the fine mask from which it counts as brain
 FINE_MM = (0.5, 0.5, 0.5)
+# How a voxel's value comes from a finer grid: the mean of what is in it, as in numerical phantoms;
+# or the inner part of k-space, as in a scanner.
+SAMPLINGS = ("mean", "scanner")
+RADIANS = (
+    6.0,
+    30.0,
+)  # of phase per ppm at the echo: 3 T and 8 ms to 3 T and 37 ms, or 7 T and 16 ms
 
 
 def fine_scan(seed: int, shape, noise_ppm: float) -> dict:
@@ -46,6 +53,39 @@ def fine_scan(seed: int, shape, noise_ppm: float) -> dict:
     fitted = fit_field(signals, ECHOES, block_mean(field), mask, hz_per_ppm, noise_ppm, rng)
     chi, labels = block_mean(fine["chi"]) * mask, fine["labels"][::2, ::2, ::2] * mask
     return {"field": fitted, "chi": chi, "mask": mask, "labels": labels}
+
+
+def sampled(x, sampling: str) -> np.ndarray:
+    """Values on half the grid, (2X, 2Y, 2Z) → (X, Y, Z), by one of `SAMPLINGS`."""
+    if sampling == "mean":
+        return block_mean(x)
+    return half_grid(x)
+
+
+def sampled_field(chi, voxel_size, b0_dir, sampling: str, rng, device: str = "auto"):
+    """Field that a scan shows of χ on half its voxel edge.
+
+    The phase of a voxel is that of the sum of its parts, each by its magnitude, which falls with
+    |χ|, as T2* does, and rises or falls with χ, as proton density and T1 may; none where χ is 0.
+
+    Args:
+        chi: (2X, 2Y, 2Z) [ppm].
+        voxel_size: its edges, 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
+        sampling: one of `SAMPLINGS`.
+        rng: numpy Generator: phase per ppm, contrast.
+        device: where the convolution runs, see `backend.to_device`.
+
+    Returns:
+        field, (X, Y, Z) float32 [ppm].
+    """
+    field = to_host(forward_field(to_device(chi, device), voxel_size, b0_dir))
+    decay, contrast = rng.uniform(0.15, 0.6), rng.normal(0, 0.2)
+    radians = np.float32(rng.uniform(*RADIANS))
+    shade = contrast * np.tanh(chi / max(chi[chi != 0].std(), 1e-3)) - np.abs(chi) / decay
+    signal = np.exp(shade.astype(np.float32) + 1j * radians * field) * (chi != 0)
+    expected = block_mean(field)
+    parts = sampled(signal, sampling) * np.exp(-1j * radians * expected)
+    return (expected + np.angle(parts) / radians).astype(np.float32)
 
 
 def fit_field(signals, echoes, mean_field, mask, hz_per_ppm: float, noise_ppm: float, rng):
@@ -79,7 +119,8 @@ def fit_field(signals, echoes, mean_field, mask, hz_per_ppm: float, noise_ppm: f
 def block_mean(x) -> np.ndarray:
     """Mean over blocks of 2³ voxels, (2X, 2Y, 2Z) → (X, Y, Z)."""
     a, b, c = (n // 2 for n in x.shape)
-    return x.reshape(a, 2, b, 2, c, 2).mean((1, 3, 5), dtype=np.float32)
+    kind = np.complex64 if np.iscomplexobj(x) else np.float32
+    return x.reshape(a, 2, b, 2, c, 2).mean((1, 3, 5), dtype=kind)
 
 
 def half_grid(signal) -> np.ndarray:
@@ -99,7 +140,10 @@ def half_grid(signal) -> np.ndarray:
     for axis, n in enumerate(signal.shape):
         # Sample 0 of the half grid is the middle of the fine samples 0 and 1.
         k = (np.arange(n // 2) - (n // 2) // 2) / n
+        shift = np.exp(1j * np.pi * k).astype(np.complex64)
+        # Frequency −1/2 has no partner; half a sample on, the mean of both is 0.
+        shift[np.abs(k) > (n // 2 - 0.5) / (2 * n)] = 0
         along = [-1 if i == axis else 1 for i in range(3)]
-        spectrum = spectrum * np.exp(1j * np.pi * k).astype(np.complex64).reshape(along)
+        spectrum = spectrum * shift.reshape(along)
     coarse = scipy.fft.ifftn(scipy.fft.ifftshift(spectrum), workers=cores())
     return (coarse * scale).astype(np.complex64)

@@ -3,9 +3,10 @@
     python training_data/genChi.py [configs/demo/step1_genChi.py] [key=value ...]
 
 Writes `map_0000/` with `suscp.nii.gz` [ppm], `Mask.nii.gz` and `sample.json` (what was drawn) for
-every map, on the axes of the map turned closest to right, anterior, superior. The content of a map
-depends on (seed, index) only; finished maps are skipped, so the same command resumes after a kill,
-and a larger `number` adds maps to a folder.
+every map, on the axes of the map turned closest to right, anterior, superior; and, where
+`fineChance` asks for it, `suscp_fine.nii` on half the voxel edge. The content of a map depends on
+(seed, index) only; finished maps are skipped, so the same command resumes after a kill, and a
+larger `number` adds maps to a folder.
 """
 
 import json
@@ -18,6 +19,7 @@ from training_data.nifti import write_volume
 from training_data.origin import FREE, file_hashes
 from training_data.samples import (
     CHI_FILE,
+    FINE_FILE,
     MASK_FILE,
     SAMPLE_FILE,
     check_processes,
@@ -40,6 +42,8 @@ def write_sample(folder: Path, sample) -> None:
     temporary.mkdir(parents=True)
     write_volume(temporary / CHI_FILE, sample.chi.data, like=sample.chi)
     write_volume(temporary / MASK_FILE, sample.mask, like=sample.chi)
+    if sample.fine is not None:
+        write_volume(temporary / FINE_FILE, sample.fine.data, like=sample.fine)
     text = json.dumps(sample.record, indent=1, sort_keys=True)
     (temporary / SAMPLE_FILE).write_text(text + "\n")
     if folder.exists():  # a file of it was lost: put the same content back, keep the others

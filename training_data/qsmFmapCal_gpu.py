@@ -14,7 +14,8 @@ import numpy as np
 from configs import run_step, save_config
 from training_data.backend import to_device, to_host
 from training_data.dipole import dipole_kernel, forward_field
-from training_data.nifti import write_volume
+from training_data.finescan import block_mean, sampled_field
+from training_data.nifti import read_volume, write_volume
 from training_data.noise import (
     ERROR_SHARES,
     add_complex_noise,
@@ -25,7 +26,9 @@ from training_data.noise import (
 from training_data.origin import CONFIGS, FREE
 from training_data.removal import removal_error
 from training_data.samples import (
+    CHI_FILE,
     FIELD_FILE,
+    FINE_FILE,
     check_processes,
     for_each_map,
     read_sample,
@@ -56,6 +59,38 @@ def check_options(config: dict) -> None:
         raise ValueError(f"model_error_shares: unknown {sorted(unknown)}; expected some of {known}")
 
 
+def plain_field(sample, config: dict) -> np.ndarray:
+    """D ∗ χ of a map, (X, Y, Z) float32 [ppm], where χ is or may be."""
+    chi, mask = sample.chi.data, sample.mask
+    # Padded, the brain's box is enough. Circular, the grid decides what wraps around.
+    box = bounding_box(mask | (chi != 0)) if config["pad"] else (slice(None),) * 3
+    field = np.zeros(mask.shape, np.float32)
+    source = to_device(chi[box], config["device"])
+    field[box] = to_host(forward_field(source, sample.voxel_size, sample.b0_dir, pad=config["pad"]))
+    return field
+
+
+def field_of_voxels(folder: Path, sample, config: dict) -> np.ndarray:
+    """Field of a map that lies on half the voxel edge as well, as a scan shows it; zero-padded.
+
+    Raises:
+        ValueError: that file is missing or is not on twice the grid.
+    """
+    fine = read_volume(folder / FINE_FILE)
+    if fine.data.shape != tuple(2 * n for n in sample.mask.shape):
+        raise ValueError(f"{folder / FINE_FILE}: {fine.data.shape} voxels, expected twice those of "
+                         f"{CHI_FILE}, {sample.mask.shape}; run step 1 again")  # fmt: skip
+    rng = np.random.default_rng([config["seed"], sample.index, 6])
+    half = [n / 2 for n in sample.voxel_size]
+    box = bounding_box(sample.mask | (block_mean(fine.data != 0) > 0))
+    twice = tuple(slice(2 * s.start, 2 * s.stop) for s in box)
+    field = np.zeros(sample.mask.shape, np.float32)
+    field[box] = sampled_field(
+        fine.data[twice], half, sample.b0_dir, sample.sampling, rng, config["device"]
+    )
+    return field
+
+
 def field_of_map(folder: Path, config: dict):
     """Field of one map, with the noise that the config asks for.
 
@@ -69,11 +104,9 @@ def field_of_map(folder: Path, config: dict):
     """
     sample = read_sample(folder)
     chi, mask, voxel_size = sample.chi, sample.mask, sample.voxel_size
-    # Padded, the brain's box is enough. Circular, the grid decides what wraps around.
-    box = bounding_box(mask | (chi.data != 0)) if config["pad"] else (slice(None),) * 3
-    field = np.zeros(mask.shape, np.float32)
-    source = to_device(chi.data[box], config["device"])
-    field[box] = to_host(forward_field(source, voxel_size, sample.b0_dir, pad=config["pad"]))
+    field = (
+        field_of_voxels(folder, sample, config) if sample.sampling else plain_field(sample, config)
+    )
     rng = np.random.default_rng([config["seed"], sample.index, 2])
     if config["removal_chance"] and rng.random() < config["removal_chance"]:
         field += removal_error(chi.data, mask, voxel_size, sample.b0_dir, rng=rng)

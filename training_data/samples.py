@@ -14,6 +14,7 @@ from training_data.origin import CONFIGS
 
 CHI_FILE, MASK_FILE, SAMPLE_FILE = "suscp.nii.gz", "Mask.nii.gz", "sample.json"
 FIELD_FILE = "fmap_suscp.nii.gz"
+FINE_FILE = "suscp_fine.nii"
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Sample:
         voxel_size: 3 floats [mm], as the field is or will be made with.
         b0_dir: direction of B0 in voxel axes, likewise.
         index: number of the map in its run.
+        sampling: what a voxel shows of χ on half its edge (`finescan.SAMPLINGS`), and that χ lies
+            beside the map; None: the map was drawn on its own grid.
     """
 
     chi: Volume
@@ -33,6 +36,7 @@ class Sample:
     voxel_size: tuple[float, float, float]
     b0_dir: tuple[float, float, float]
     index: int
+    sampling: str | None = None
 
 
 def sample_folders(source: Path, name: str = CHI_FILE) -> list[Path]:
@@ -70,7 +74,7 @@ def read_sample(folder: Path) -> Sample:
         ) from error
     voxel_size = tuple(override.get("voxel_size") or chi.voxel_size)
     b0_dir = tuple(override.get("b0_dir") or notes.get("b0_dir") or b0_direction(chi.affine))
-    return Sample(chi, mask, voxel_size, b0_dir, index)
+    return Sample(chi, mask, voxel_size, b0_dir, index, notes.get("sampling"))
 
 
 def check_processes(number: int) -> None:

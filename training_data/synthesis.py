@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from training_data import augment
 from training_data.dipole import dipole_kernel
+from training_data.finescan import MOSTLY_BRAIN, SAMPLINGS, block_mean, sampled
 from training_data.nifti import Volume, b0_direction, read_mask, read_volume, to_canonical
 from training_data.phantom import LEAST_SHAPE, make_head
 from training_data.randomlabels import make_random_labels
@@ -20,6 +21,7 @@ from training_data.volume import bounding_box, check_size
 KINDS = ("chi_map", "phantom", "random_labels", "flat_phantom")
 STAGES = (
     "kind", "grid", "anatomy", "elastic", "flips", "contrast", "sources", "veins", "mask", "tilt",
+    "fine",
 )  # fmt: skip
 # Stands for χ = 0 inside the mask, so that the mask can be read off χ ≠ 0 after a transform.
 TINY = np.float32(1e-12)
@@ -33,11 +35,14 @@ class SyntheticMap:
         chi: susceptibility [ppm] and its grid, relabelled where the config asks for it.
         mask: (X, Y, Z) bool.
         record: what was drawn, for `sample.json`.
+        fine: susceptibility [ppm] on half the voxel edge, (2X, 2Y, 2Z), of which `chi` is what a
+            voxel holds (`finescan.sampled`); None where the map was drawn on its own grid.
     """
 
     chi: Volume
     mask: np.ndarray
     record: dict
+    fine: Volume | None = None
 
 
 def read_source(config: dict) -> Volume | None:
@@ -77,6 +82,8 @@ def check_options(config: dict) -> None:
         config["positiveChance"] + config["negativeChance"] > 1
     ):
         raise ValueError("positiveChance and negativeChance: expected shares that sum to at most 1")
+    if not 0 <= config["fineChance"] <= 1:
+        raise ValueError(f"fineChance {config['fineChance']}: expected a number from 0 to 1")
     for key in ("number", "seed", "first", "erosionRadius", "veins", "maskErosion", "maskHoles"):
         if config[key] < (key == "number"):
             raise ValueError(f"{key} {config[key]}: expected {1 if key == 'number' else 0} or more")
@@ -114,8 +121,9 @@ def make_sample(config: dict, source: Volume | None, index: int) -> SyntheticMap
     rngs = dict(zip(STAGES, rng.spawn(len(STAGES)), strict=True))
     kind = augment.pick(config["mixture"], rngs["kind"], "mixture")
     factors = _voxel_factors(config, rngs["grid"])
+    times = 2 if kind != "chi_map" and rngs["fine"].random() < config["fineChance"] else 1
     affine, voxel_size = _grid(config, source)
-    chi, mask = _anatomy(config, source, kind, voxel_size, rngs)
+    chi, mask = _anatomy(config, source, kind, voxel_size, rngs, times)
     affine, voxel_size = affine @ np.diag([*factors, 1]), np.asarray(voxel_size) * factors
     record = {"seed": config["seed"], "index": index, "kind": kind}
     record["voxel_size"] = [float(v) for v in voxel_size]
@@ -128,12 +136,22 @@ def make_sample(config: dict, source: Volume | None, index: int) -> SyntheticMap
     )
     box = bounding_box(mask)
     out, out_mask = np.zeros(chi.shape, np.float32), np.zeros(chi.shape, bool)
-    out[box], out_mask[box] = _change(config, chi[box], mask[box], voxel_size, rngs, record)
+    out[box], out_mask[box] = _change(config, chi[box], mask[box], voxel_size / times, rngs, record)
     for drawn in record["sources"] + record.get("veins", []):
         if "centre" in drawn:  # from indices in the box to indices in the volume
-            drawn["centre"] = [i + s.start for i, s in zip(drawn["centre"], box, strict=True)]
-    header = source.header if source is not None else None
-    return SyntheticMap(Volume(out, affine, tuple(voxel_size), header), out_mask, record)
+            drawn["centre"] = [
+                (i + s.start) // times for i, s in zip(drawn["centre"], box, strict=True)
+            ]
+    header, fine = source.header if source is not None else None, None
+    if times > 1:
+        record["sampling"] = str(rngs["fine"].choice(SAMPLINGS))
+        half = np.diag([0.5, 0.5, 0.5, 1.0])
+        half[:3, 3] = -0.25  # the first fine voxel's centre, in voxels of the map
+        fine = Volume(out, affine @ half, tuple(voxel_size / 2), header)
+        out_mask = block_mean(out_mask.astype(np.float32)) > MOSTLY_BRAIN
+        _check_left(out_mask, "the step to the grid", "maskErosion and maskHoles")
+        out = sampled(out, record["sampling"]).real * out_mask
+    return SyntheticMap(Volume(out, affine, tuple(voxel_size), header), out_mask, record, fine)
 
 
 def _grid(config, source):
@@ -153,13 +171,14 @@ def _voxel_factors(config, rng):
     return factors
 
 
-def _anatomy(config, source, kind, voxel_size, rngs):
-    """χ (X, Y, Z) and its mask, before contrast and sources."""
+def _anatomy(config, source, kind, voxel_size, rngs, times=1):
+    """χ (X, Y, Z) and its mask, before contrast and sources, on voxels of 1/`times` the edge."""
     if kind == "chi_map":
         shares = _elastic_shares(config)
         chi = augment.elastic(source.data, rngs["elastic"], config["elastic"], *shares)
         return chi, augment.largest_component(chi != 0)
-    shape = tuple(config["shape"] or source.data.shape)
+    shape = tuple(n * times for n in config["shape"] or source.data.shape)
+    voxel_size = np.asarray(voxel_size) / times
     if kind in ("phantom", "flat_phantom"):
         # Step 0 keeps seeds of 1000 and more for validation heads, default_rng(1000) and on; the
         # stream used here is spawned from [seed, index], and no spawned stream is that of a seed.
