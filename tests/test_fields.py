@@ -6,7 +6,9 @@ from maps import SHAPE, VOXEL, contents, make_map, oblique_affine, write_maps
 
 from configs import load_config
 from training_data.dipole import forward_field
-from training_data.nifti import b0_direction, read_volume
+from training_data.finescan import sampled_field
+from training_data.genChi import main as step1
+from training_data.nifti import b0_direction, read_volume, write_volume
 from training_data.qsmFmapCal_gpu import main
 from training_data.samples import read_sample
 
@@ -165,3 +167,41 @@ def test_other_options_in_the_same_folder_are_an_error(tmp_path):
 def test_no_maps(tmp_path):
     with pytest.raises(ValueError, match="run step 1 first"):
         run(tmp_path)
+
+
+@pytest.fixture
+def fine_maps(tmp_path):
+    """Maps of step 1 that lie on half the voxel edge, too."""
+    config = load_config("step1_genChi", []) | {
+        "chiFile": "/nowhere.nii.gz", "dstFolder": str(tmp_path), "number": 2, "fineChance": 1.0,
+        "mixture": {"random_labels": 1}, "shape": (24, 30, 26), "voxelSize": (3.0, 3.0, 3.5),
+    }  # fmt: skip
+    step1(config)
+    return tmp_path
+
+
+def test_field_of_a_finer_map_is_what_its_voxels_show(fine_maps):
+    run(fine_maps, seed=3)
+    for index, folder in enumerate(sorted(fine_maps.glob("map_*"))):
+        sample, fine = read_sample(folder), read_volume(folder / "suscp_fine.nii").data
+        expected = sampled_field(
+            fine, (1.5, 1.5, 1.75), sample.b0_dir, sample.sampling,
+            np.random.default_rng([3, index, 6]), "cpu",
+        )  # fmt: skip
+        found, mask = field_of(fine_maps, index).data, sample.mask
+        assert not found[~mask].any()
+        spread = expected[mask].std()
+        # The brain's box is sampled, not the grid: what lies outside wraps around elsewhere.
+        assert np.abs(found - expected)[mask].mean() < 0.05 * spread
+        plain = forward_field(sample.chi.data, sample.voxel_size, sample.b0_dir)
+        assert 0.01 * spread < (found - plain)[mask].std() < spread
+
+
+def test_a_finer_map_that_is_lost_is_named(fine_maps, capsys):
+    write_volume(fine_maps / "map_0000" / "suscp_fine.nii", np.ones((24, 30, 26), np.float32))
+    (fine_maps / "map_0001" / "suscp_fine.nii").unlink()
+    with pytest.raises(ValueError, match="2 of 2 maps failed"):
+        run(fine_maps)
+    said = capsys.readouterr()
+    assert "suscp_fine.nii: no such file" in said.out + said.err
+    assert "expected twice those of suscp.nii.gz, (24, 30, 26)" in said.out + said.err

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import load_config
-from training_data import genChi
+from training_data import finescan, genChi
 from training_data.nifti import b0_direction, read_mask, read_volume, to_canonical, write_volume
 from training_data.shapes import ellipsoid
 
@@ -260,6 +260,37 @@ def test_flat_phantom_has_one_susceptibility_per_tissue(run):
         (plain[flat == value].std() ** 2) * n for value, n in zip(values, counts, strict=True)
     )
     assert within < 0.6 * plain[flat != 0].var() * counts.sum()
+
+
+def test_maps_on_half_the_voxel_edge(run):
+    options = {"chiFile": "/nowhere.nii.gz", "shape": (24, 30, 26), "voxelSize": (6.0, 6.0, 7.0)}
+    options |= {"mixture": {"random_labels": 1}, "flips": True, "veins": 3}
+    options |= {"positiveChance": 0.8, "negativeChance": 0.2}
+    folder = run("fine", number=4, fineChance=1.0, erosionRadius=0, **options)
+    again = run("again", number=4, fineChance=0.5, erosionRadius=0, **options)
+    samplings = set()
+    for sample in sorted(folder.glob("map_*")):
+        chi, fine = (read_volume(sample / name) for name in ("suscp.nii.gz", "suscp_fine.nii"))
+        mask, _ = read_mask(sample / "Mask.nii.gz", like=chi)
+        record = json.loads((sample / "sample.json").read_text())
+        samplings.add(record["sampling"])
+        assert fine.data.shape == (48, 60, 52)
+        np.testing.assert_allclose(fine.voxel_size, (3, 3, 3.5))
+        expected = finescan.sampled(fine.data, record["sampling"]).real * mask
+        np.testing.assert_allclose(chi.data, expected, atol=1e-6)
+        # The middle of the first eight fine voxels is that of the first voxel.
+        np.testing.assert_allclose(
+            fine.affine @ (0.5, 0.5, 0.5, 1), chi.affine @ (0, 0, 0, 1), atol=1e-5
+        )
+        for source in record["sources"]:
+            assert "centre" not in source or np.all(np.array(source["centre"]) < chi.data.shape)
+        twin = again / sample.name
+        if (twin / "suscp_fine.nii").is_file():
+            assert (twin / "sample.json").read_bytes() == (sample / "sample.json").read_bytes()
+    assert samplings <= set(finescan.SAMPLINGS)
+    assert 0 < len(list(again.glob("*/suscp_fine.nii"))) < 4
+    plain = run("plain", number=1, fineChance=1.0)  # of a χ map there is nothing finer
+    assert not list(plain.glob("*/suscp_fine.nii"))
 
 
 def test_mask_defaults_to_where_the_map_is_not_zero(run):
