@@ -38,6 +38,7 @@ PATCHES, WRAPS = (4, 5.0, 0.2), (20, 1.6, 0.39)
 # Of the background case: an offset, and a slope in x and in z, each over half of the grid [ppm].
 # Of the case whose mask reaches beyond the field: by how much [mm].
 OFFSET, SLOPE, RIM_MM = 0.006, 0.01, 3.0
+LOW_NOISE_PPM = 0.0007  # of the fine case, so that what its voxels hold is most of the error
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,16 @@ def voids_case(seed: int, shape, noise_ppm: float) -> Case:
     return Case(subject, scan["chi"], scan["labels"], lesions.astype(np.uint8))
 
 
+def fine_case(seed: int, shape) -> Case:
+    """A head without lesions and next to no noise, signal made on half the voxel edge.
+
+    No magnitude tells where a voxel's phase is not that of its mean field.
+    """
+    scan = fine_scan(seed, shape, LOW_NOISE_PPM, lesions=False)
+    subject = make_subject(scan["field"], scan["mask"], (1.0, 1.0, 1.0))
+    return Case(subject, scan["chi"], scan["labels"])
+
+
 def with_field(case: Case, field) -> Case:
     """A case with another field [ppm] and without a magnitude, which would tell where it is bad."""
     subject = case.subject
@@ -232,6 +243,7 @@ def all_cases(config: dict) -> dict[str, Callable[[], Case]]:
         drawn[f"head{number}_voids"] = lambda n=number: voids_case(
             n, config["shape"], config["noise_ppm"]
         )
+        drawn[f"head{number}_fine"] = lambda n=number: fine_case(n, config["shape"])
         for method in ("vsharp", "pdf"):
             drawn[f"head{number}_{method}"] = lambda n=number, method=method: remove_background(
                 drawn_head(n, config["shape"]), config["noise_ppm"], config["seed"], method

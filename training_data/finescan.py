@@ -28,15 +28,14 @@ RADIANS = (
 )  # of phase per ppm at the echo: 3 T and 8 ms to 3 T and 37 ms, or 7 T and 16 ms
 
 
-def fine_scan(seed: int, shape, noise_ppm: float) -> dict:
-    """Scan at 1 mm of a head of step 0 with lesions, whose signal was made at 0.5 mm.
-
-    It has a haemorrhage of 0.5 to 2 ppm, and one to three calcifications of −1 to −3 ppm.
+def fine_scan(seed: int, shape, noise_ppm: float, lesions: bool = True) -> dict:
+    """Scan at 1 mm of a head of step 0 whose signal was made at 0.5 mm.
 
     Args:
         seed: of the head and its noise.
         shape: (X, Y, Z) at 1 mm.
         noise_ppm: median of the noise's standard deviation in the field, about [ppm].
+        lesions: a haemorrhage of 0.5 to 2 ppm, and one to three calcifications of −1 to −3 ppm.
 
     Returns:
         dict of arrays (X, Y, Z): ``field`` as fitted and ``chi``, the mean of the fine voxels,
@@ -44,7 +43,7 @@ def fine_scan(seed: int, shape, noise_ppm: float) -> dict:
     """
     hz_per_ppm = GAMMA_MHZ_PER_T * B0_T
     rng = np.random.default_rng(seed)
-    fine = make_head([2 * n for n in shape], FINE_MM, rng, True, True, (0.0, B0_T))
+    fine = make_head([2 * n for n in shape], FINE_MM, rng, lesions, lesions, (0.0, B0_T))
     field = forward_field(fine["chi"], FINE_MM)
     decay = -1 / np.maximum(fine["t2star"], LEAST_T2STAR) + 2j * np.pi * hz_per_ppm * field
     decay = decay.astype(np.complex64)
