@@ -20,9 +20,8 @@ from configs import PROJECT_ROOT
 from configs.step6_reconstruct import config
 from network_model.align import views_of
 from network_model.cases import TILT, Head, pair_slices, simulate
-from network_model.inference import predict_views
+from network_model.inference import load_to_predict, predict_views
 from network_model.metrics import score, table
-from network_model.unet import load_network
 from training_data.phantom import make_head
 
 Z = (0.0, 0.0, 1.0)
@@ -62,7 +61,7 @@ def main() -> None:
     parser.add_argument("--heads", type=int, nargs="+", default=[1001])
     parser.add_argument("--noise", type=float, default=0.003, help="[ppm]")
     args = parser.parse_args()
-    model, spec = load_network(args.weights)
+    model, spec = load_to_predict(args.weights)
     rows = []
     for seed in args.heads:
         for name, case in geometries(seed, args.noise):

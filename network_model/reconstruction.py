@@ -243,10 +243,9 @@ def _invert(options: Options, subject: Subject, log, label: str):
 
     from network_model import inference
     from network_model.finetune import fine_tune
-    from network_model.unet import load_network
 
     keras.utils.set_random_seed(options.seed)
-    model, spec = load_network(options.weights_file)
+    model, spec = inference.load_to_predict(options.weights_file)
     log(f"network of {model.count_params():,} parameters, inputs {', '.join(spec['inputs'])}")
     wanted = views_of(subject, spec["inputs"], options.align_voxel_mm, options.align)
     views = inference.affordable(spec, wanted, options.memory_gb)
@@ -263,7 +262,7 @@ def _invert(options: Options, subject: Subject, log, label: str):
         aligned["align_share"] = share
     chi_network = chi
     steps = [{"step": "network", "architecture": spec["architecture"], "inputs": spec["inputs"]}]
-    steps[0] |= aligned | {"mirrors": options.mirrors}
+    steps[0] |= aligned | {"mirrors": options.mirrors, "precision": model.compute_dtype}
     if structured is not None:
         log(f"errors of the field: {100 * structured:.0f} % structured, the rest white")
         steps[0]["structured_share"] = structured

@@ -23,13 +23,12 @@ from network_model.align import views_of
 from network_model.cases import all_cases
 from network_model.figures import bar_figure
 from network_model.finetune import fine_tune
-from network_model.inference import network_to_tune, predict_views
+from network_model.inference import load_to_predict, network_to_tune, predict_views
 from network_model.mending import trusted_subject
 from network_model.metrics import csv_text, score, table
 from network_model.reconstruction import weights_hashes
 from network_model.refine import refine_image
 from network_model.tuning import Tuning
-from network_model.unet import load_network
 from training_data.inversion import CLASSICAL, invert
 
 TAG = "[scorecard]"
@@ -118,7 +117,7 @@ def main(config: dict) -> None:
     if missing:
         raise ValueError(f"cases {missing[0]!r}: expected a choice of {', '.join(cases)}")
     folder = Path(config["dstFolder"])
-    network = load_network(config["weightsFile"])
+    network = load_to_predict(config["weightsFile"])
     used = {"weights_sha256": list(weights_hashes(config["weightsFile"]).values())}
     save_config(config | used, folder, free=("cases", "methods", "dataFolder", "weightsFile"))
     keras.utils.set_random_seed(config["seed"])
