@@ -406,6 +406,25 @@ def test_a_network_of_tiles_sees_them_as_its_patches(networks, tmp_path):
         make_spec({"depth": 3, "tile": 12})
 
 
+@pytest.mark.parametrize("able", [True, False])
+@pytest.mark.parametrize("tile", [16, 0])
+def test_networks_of_tiles_take_bfloat16_where_the_processor_has_it(
+    tmp_path, monkeypatch, able, tile
+):
+    path, subject = tmp_path / "net.h5", subject_of((26, 30, 24))
+    model, spec = make_network(path, SHUFFLED | {"tile": tile, "norm": "none", "use_bias": False})
+    monkeypatch.setattr(inference, "multiplies_bfloat16", lambda: able)
+    found, its_spec = inference.load_to_predict(path)
+    assert found.compute_dtype == ("bfloat16" if able and tile else "float32")
+    assert its_spec == read_spec(path)
+    assert keras.config.dtype_policy().name == "float32"
+    expected, chi = predict(model, spec, subject), predict(found, its_spec, subject)
+    assert chi.dtype == np.float32
+    off = np.linalg.norm(chi - expected) / np.linalg.norm(expected)
+    assert off < 0.02
+    assert (off > 1e-6) == (able and tile > 0)
+
+
 def test_a_first_network_must_be_named():
     with pytest.raises(ValueError, match="set firstFile"):
         make_spec({"inputs": ["field", "first"]})
