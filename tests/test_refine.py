@@ -268,8 +268,8 @@ def test_a_void_does_not_spoil_the_refined_map(void, bleeding):
     clean = refine(chi, bleeding[1], mask, VOXEL, B0, structured=0.0)
     spoiled = refine(chi, field, mask, VOXEL, B0, structured=0.0)
     unmended = refine(chi, field, mask, VOXEL, B0, structured=0.0, strong=np.inf)
-    least, mended, worst = (error(x, chi, mask) for x in (clean, spoiled, unmended))
-    assert mended - least < 0.2 * (worst - least)
+    mended, worst = (error(x, clean, mask) for x in (spoiled, unmended))
+    assert mended < 0.35 * worst
     assert spoiled[source].mean() == pytest.approx(clean[source].mean(), rel=0.03)
 
 

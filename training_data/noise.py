@@ -324,12 +324,16 @@ def _power(field, mask, voxel_size, b0_dir):
 
 def smooth_noise(shape, rng, scale: float):
     """Periodic Gaussian random field of unit variance, smoothed by a Gaussian of `scale` voxels."""
-    noise = rng.standard_normal(shape, np.float32)
+    smooth = convolve(rng.standard_normal(shape, np.float32), gaussian(shape, scale))
+    return smooth / smooth.std()
+
+
+def gaussian(shape, scale: float) -> np.ndarray:
+    """Spectrum of a Gaussian of standard deviation `scale` [voxels], (X, Y, Z // 2 + 1) float32."""
     k = [np.fft.fftfreq(n).astype(np.float32) for n in shape]
     k[2] = np.fft.rfftfreq(shape[2]).astype(np.float32)
     x, y, z = (np.exp(-2 * (np.pi * scale * f) ** 2) for f in k)
-    smooth = convolve(noise, x[:, None, None] * y[:, None] * z)
-    return smooth / smooth.std()
+    return x[:, None, None] * y[:, None] * z
 
 
 def _local_shift(chi, mask, rng):
