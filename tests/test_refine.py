@@ -5,9 +5,11 @@ import pytest
 from scipy import ndimage
 
 from network_model.refine import (
+    DAMPED,
     data_step,
     flat_share,
     flatness,
+    guided_mean,
     mean_off_cone,
     refine,
     structured_share,
@@ -261,6 +263,24 @@ def test_reference_of_a_field_moves_no_strong_source(void):
     fits = [mend_field(chi, x, mask, VOXEL, B0) for x in (field, field + 0.5 * mask)]
     np.testing.assert_allclose(fits[1][0], fits[0][0], atol=1e-4)
     np.testing.assert_allclose(fits[1][2], fits[0][2], atol=1e-3)
+
+
+def test_finest_detail_is_damped_and_strong_sources_are_not():
+    shape = (24, 20, 22)
+    x, y, z = np.indices(shape)
+    slow = (0.03 * np.sin(2 * np.pi * x / 24)).astype(np.float32)
+    fine = (0.01 * (-1.0) ** (x + y + z)).astype(np.float32)
+    mask, source = np.ones(shape, bool), np.zeros(shape, bool)
+    source[12, 10, 11] = True
+    chi = slow + fine + np.float32(1.5) * source
+    found = guided_mean(chi, 0 * chi, mask, VOXEL, B0, noise=0.003, share=1e-7)
+    np.testing.assert_allclose(found[source], chi[source], atol=1e-5)
+    far = ~ndimage.binary_dilation(source, iterations=4)
+    kept = np.exp(-2 * (np.pi * DAMPED / 2) ** 2) ** 3
+    assert (found - slow)[far] @ fine[far] / (fine[far] @ fine[far]) == pytest.approx(
+        kept, rel=0.05
+    )
+    assert found[far] @ slow[far] / (slow[far] @ slow[far]) == pytest.approx(1, rel=0.02)
 
 
 def test_a_void_does_not_spoil_the_refined_map(void, bleeding):
