@@ -219,7 +219,8 @@ def guided_mean(
         χ, (X, Y, Z) float32 [ppm], zero outside the mask.
     """
     share = min(share * float(chi[_tissue(chi, mask)].std()) / max(noise, 1e-9), MOST_GUIDED)
-    share = min(share * (1 + (MORE_IF_FLAT - 1) * flat_share(chi, mask)), 1)
+    flat = flat_share(chi, mask)
+    share = min(share * (1 + (MORE_IF_FLAT - 1) * flat), 1)
     if share == 0:
         return chi
     # Strong sources stay as they are: they would spread beyond their voxels.
@@ -227,7 +228,8 @@ def guided_mean(
     rest = chi - strong
     coarse = [max(2 * round(n / GUIDE_EDGE / 2), 2) for n in chi.shape]
     free = mask & (strong == 0)
-    guide = strong + free * resample(resample(rest, coarse), chi.shape).astype(np.float32)
+    finest = rest - resample(resample(rest, coarse), chi.shape).astype(np.float32)
+    guide = strong + free * (rest - np.float32(1 - flat / 2) * finest)
     chi = strong + free * convolve(rest, gaussian(chi.shape, DAMPED))
     sparse, corrected = guided_variations(
         chi, field, mask, voxel_size, b0_dir, noise=noise, magnitude=magnitude, guide=guide
