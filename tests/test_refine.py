@@ -276,7 +276,8 @@ def test_finest_detail_is_damped_and_strong_sources_are_not():
     found = guided_mean(chi, 0 * chi, mask, VOXEL, B0, noise=0.003, share=1e-7)
     np.testing.assert_allclose(found[source], chi[source], atol=1e-5)
     far = ~ndimage.binary_dilation(source, iterations=4)
-    kept = np.exp(-2 * (np.pi * DAMPED / 2) ** 2) ** 3
+    sigmas = DAMPED * min(VOXEL) / np.array(VOXEL)
+    kept = np.exp(-2 * (np.pi * sigmas / 2) ** 2).prod()
     assert (found - slow)[far] @ fine[far] / (fine[far] @ fine[far]) == pytest.approx(
         kept, rel=0.05
     )

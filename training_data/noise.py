@@ -328,11 +328,16 @@ def smooth_noise(shape, rng, scale: float):
     return smooth / smooth.std()
 
 
-def gaussian(shape, scale: float) -> np.ndarray:
-    """Spectrum of a Gaussian of standard deviation `scale` [voxels], (X, Y, Z // 2 + 1) float32."""
+def gaussian(shape, scale) -> np.ndarray:
+    """Spectrum of a Gaussian, (X, Y, Z // 2 + 1) float32.
+
+    Args:
+        shape: (X, Y, Z); scale: its standard deviation [voxels], one or three.
+    """
     k = [np.fft.fftfreq(n).astype(np.float32) for n in shape]
     k[2] = np.fft.rfftfreq(shape[2]).astype(np.float32)
-    x, y, z = (np.exp(-2 * (np.pi * scale * f) ** 2) for f in k)
+    sigmas = np.broadcast_to(np.float32(scale), 3)
+    x, y, z = (np.exp(-2 * (np.pi * s * f) ** 2) for s, f in zip(sigmas, k, strict=True))
     return x[:, None, None] * y[:, None] * z
 
 
