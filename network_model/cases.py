@@ -154,27 +154,19 @@ def lesion_case(head: Head, noise_ppm: float, seed: int) -> Case:
     return Case(case.subject, case.truth, case.labels, where)
 
 
-def voids_case(seed: int, shape, noise_ppm: float) -> Case:
-    """A head with haemorrhage and calcification, signal made on half the voxel edge; no magnitude.
+def fine_case(seed: int, shape, noise_ppm: float, lesions: bool) -> Case:
+    """A head whose signal was made on half the voxel edge; no magnitude.
 
-    The field in and beside the lesions is wrong, as it is where the signal has decayed, and nothing
-    tells where.
+    With lesions, a haemorrhage and calcifications, the field in and beside them is wrong, as it is
+    where the signal has decayed; without, where a voxel's phase is not that of its mean field.
+    Nothing tells where.
     """
-    scan = fine_scan(seed, shape, noise_ppm)
+    scan = fine_scan(seed, shape, noise_ppm, lesions)
     strong = [LABELS["calcification"], LABELS["haemorrhage"]]
-    lesions = sum(n * (scan["labels"] == label) for n, label in enumerate(strong, 1))
+    places = sum(n * (scan["labels"] == label) for n, label in enumerate(strong, 1))
     subject = make_subject(scan["field"], scan["mask"], (1.0, 1.0, 1.0))
-    return Case(subject, scan["chi"], scan["labels"], lesions.astype(np.uint8))
-
-
-def fine_case(seed: int, shape) -> Case:
-    """A head without lesions and next to no noise, signal made on half the voxel edge.
-
-    No magnitude tells where a voxel's phase is not that of its mean field.
-    """
-    scan = fine_scan(seed, shape, LOW_NOISE_PPM, lesions=False)
-    subject = make_subject(scan["field"], scan["mask"], (1.0, 1.0, 1.0))
-    return Case(subject, scan["chi"], scan["labels"])
+    where = places.astype(np.uint8) if lesions else None
+    return Case(subject, scan["chi"], scan["labels"], where)
 
 
 def with_field(case: Case, field) -> Case:
@@ -240,10 +232,10 @@ def all_cases(config: dict) -> dict[str, Callable[[], Case]]:
     cases = {}
     for number in config["heads"]:
         drawn = variants(f"head{number}", lambda n=number: drawn_head(n, config["shape"]), config)
-        drawn[f"head{number}_voids"] = lambda n=number: voids_case(
-            n, config["shape"], config["noise_ppm"]
-        )
-        drawn[f"head{number}_fine"] = lambda n=number: fine_case(n, config["shape"])
+        for kind, noise in (("voids", config["noise_ppm"]), ("fine", LOW_NOISE_PPM)):
+            drawn[f"head{number}_{kind}"] = partial(
+                fine_case, number, config["shape"], noise, lesions=kind == "voids"
+            )
         for method in ("vsharp", "pdf"):
             drawn[f"head{number}_{method}"] = lambda n=number, method=method: remove_background(
                 drawn_head(n, config["shape"]), config["noise_ppm"], config["seed"], method

@@ -226,18 +226,7 @@ def guided_mean(
     share = min(share * (1 + (MORE_IF_FLAT - 1) * flat), 1)
     if share == 0:
         return chi
-    # Strong sources stay as they are: they would spread beyond their voxels.
-    strong = chi * strong_sources(chi, mask)
-    rest = chi - strong
-    longer = np.asarray(voxel_size) / min(voxel_size)  # a long edge has lost such detail already
-    coarse = [
-        n if by >= GUIDE_EDGE else max(2 * round(n * by / GUIDE_EDGE / 2), 2)
-        for n, by in zip(chi.shape, longer, strict=True)
-    ]
-    free = mask & (strong == 0)
-    finest = rest - resample(resample(rest, coarse), chi.shape).astype(np.float32)
-    guide = strong + free * (rest - np.float32(1 - flat / 2) * finest)
-    chi = strong + free * convolve(rest, gaussian(chi.shape, DAMPED / longer))
+    guide, chi = _softened(chi, mask, voxel_size, flat)
     sparse, corrected = guided_variations(
         chi, field, mask, voxel_size, b0_dir, noise=noise, magnitude=magnitude, guide=guide
     )
@@ -245,18 +234,27 @@ def guided_mean(
     return corrected + np.float32(share) * (sparse - corrected)
 
 
+def _softened(chi, mask, voxel_size, flat: float) -> tuple[np.ndarray, np.ndarray]:
+    """A map as guide, without its finest detail (`GUIDE_EDGE`), and the map damped (`DAMPED`).
+
+    Strong sources stay as they are: they would spread beyond their voxels.
+    """
+    strong = chi * strong_sources(chi, mask)
+    rest, free = chi - strong, mask & (strong == 0)
+    longer = np.asarray(voxel_size) / min(voxel_size)  # a long edge has lost such detail already
+    coarse = [
+        n if by >= GUIDE_EDGE else max(2 * round(n * by / GUIDE_EDGE / 2), 2)
+        for n, by in zip(chi.shape, longer, strict=True)
+    ]
+    finest = rest - resample(resample(rest, coarse), chi.shape).astype(np.float32)
+    guide = strong + free * (rest - np.float32(1 - flat / 2) * finest)
+    return guide, strong + free * convolve(rest, gaussian(chi.shape, DAMPED / longer))
+
+
 def guided_variations(
-    chi,
-    field,
-    mask,
-    voxel_size,
-    b0_dir=(0.0, 0.0, 1.0),
-    *,
-    noise,
-    magnitude=None,
-    iterations=25,
+    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, noise, magnitude=None, iterations=25,
     guide=None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Two total variations, with edges at little cost where a map has them.
 
     Args:

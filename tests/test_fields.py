@@ -172,12 +172,16 @@ def test_no_maps(tmp_path):
 @pytest.fixture
 def fine_maps(tmp_path):
     """Maps of step 1 that lie on half the voxel edge, too."""
+    return make_fine(tmp_path)
+
+
+def make_fine(folder):
     config = load_config("step1_genChi", []) | {
-        "chiFile": "/nowhere.nii.gz", "dstFolder": str(tmp_path), "number": 2, "fineChance": 1.0,
+        "chiFile": "/nowhere.nii.gz", "dstFolder": str(folder), "number": 2, "fineChance": 1.0,
         "mixture": {"random_labels": 1}, "shape": (24, 30, 26), "voxelSize": (3.0, 3.0, 3.5),
     }  # fmt: skip
     step1(config)
-    return tmp_path
+    return folder
 
 
 def test_field_of_a_finer_map_is_what_its_voxels_show(fine_maps):
@@ -205,3 +209,13 @@ def test_a_finer_map_that_is_lost_is_named(fine_maps, capsys):
     said = capsys.readouterr()
     assert "suscp_fine.nii: no such file" in said.out + said.err
     assert "expected twice those of suscp.nii.gz, (24, 30, 26)" in said.out + said.err
+    (fine_maps / "map_0000" / "suscp_fine.nii").unlink()
+    make_fine(fine_maps)  # puts both back
+    run(fine_maps)
+
+
+def test_a_finer_map_does_not_wrap_around(fine_maps, capsys):
+    with pytest.raises(ValueError, match="2 of 2 maps failed"):
+        run(fine_maps, pad=False)
+    said = capsys.readouterr()
+    assert "set pad=True" in said.out + said.err

@@ -22,10 +22,7 @@ FINE_MM = (0.5, 0.5, 0.5)
 # How a voxel's value comes from a finer grid: the mean of what is in it, as in numerical phantoms;
 # or the inner part of k-space, as in a scanner.
 SAMPLINGS = ("mean", "scanner")
-RADIANS = (
-    6.0,
-    30.0,
-)  # of phase per ppm at the echo: 3 T and 8 ms to 3 T and 37 ms, or 7 T and 16 ms
+RADIANS = (6.0, 30.0)  # of phase per ppm at the echo: 8 to 37 ms at 3 T, 3 to 16 ms at 7 T
 
 
 def fine_scan(seed: int, shape, noise_ppm: float, lesions: bool = True) -> dict:

@@ -32,7 +32,10 @@ TAG = "[1 genChi]"
 
 def finished(folder: Path) -> bool:
     """Whether a map's folder holds all that this step writes."""
-    return all((folder / name).is_file() for name in (CHI_FILE, MASK_FILE, SAMPLE_FILE))
+    if not all((folder / name).is_file() for name in (CHI_FILE, MASK_FILE, SAMPLE_FILE)):
+        return False
+    drawn_fine = "sampling" in json.loads((folder / SAMPLE_FILE).read_text())
+    return not drawn_fine or (folder / FINE_FILE).is_file()
 
 
 def write_sample(folder: Path, sample) -> None:

@@ -15,7 +15,7 @@ from configs import run_step, save_config
 from training_data.backend import to_device, to_host
 from training_data.dipole import dipole_kernel, forward_field
 from training_data.finescan import block_mean, sampled_field
-from training_data.nifti import read_volume, write_volume
+from training_data.nifti import write_volume
 from training_data.noise import (
     ERROR_SHARES,
     add_complex_noise,
@@ -26,11 +26,11 @@ from training_data.noise import (
 from training_data.origin import CONFIGS, FREE
 from training_data.removal import removal_error
 from training_data.samples import (
-    CHI_FILE,
     FIELD_FILE,
     FINE_FILE,
     check_processes,
     for_each_map,
+    read_fine,
     read_sample,
     sample_folders,
 )
@@ -74,19 +74,19 @@ def field_of_voxels(folder: Path, sample, config: dict) -> np.ndarray:
     """Field of a map that lies on half the voxel edge as well, as a scan shows it; zero-padded.
 
     Raises:
-        ValueError: that file is missing or is not on twice the grid.
+        ValueError: as `read_fine`, or `pad` is False.
     """
-    fine = read_volume(folder / FINE_FILE)
-    if fine.data.shape != tuple(2 * n for n in sample.mask.shape):
-        raise ValueError(f"{folder / FINE_FILE}: {fine.data.shape} voxels, expected twice those of "
-                         f"{CHI_FILE}, {sample.mask.shape}; run step 1 again")  # fmt: skip
+    if not config["pad"]:
+        raise ValueError(f"{folder / FINE_FILE}: fields on half the voxel edge do not wrap around; "
+                         "set pad=True, or fineChance=0 in step 1")  # fmt: skip
+    fine = read_fine(folder, sample)
     rng = np.random.default_rng([config["seed"], sample.index, 6])
     half = [n / 2 for n in sample.voxel_size]
-    box = bounding_box(sample.mask | (block_mean(fine.data != 0) > 0))
+    box = bounding_box(sample.mask | (block_mean(fine != 0) > 0))
     twice = tuple(slice(2 * s.start, 2 * s.stop) for s in box)
     field = np.zeros(sample.mask.shape, np.float32)
     field[box] = sampled_field(
-        fine.data[twice], half, sample.b0_dir, sample.sampling, rng, config["device"]
+        fine[twice], half, sample.b0_dir, sample.sampling, rng, config["device"]
     )
     return field
 

@@ -77,6 +77,21 @@ def read_sample(folder: Path) -> Sample:
     return Sample(chi, mask, voxel_size, b0_dir, index, notes.get("sampling"))
 
 
+def read_fine(folder: Path, sample: Sample) -> np.ndarray:
+    """χ of a map on half the voxel edge, (2X, 2Y, 2Z) float32 [ppm].
+
+    Raises:
+        ValueError: the file is missing, unreadable or not on twice the grid of the map.
+    """
+    fine = read_volume(folder / FINE_FILE).data
+    if fine.shape != tuple(2 * n for n in sample.mask.shape):
+        raise ValueError(
+            f"{folder / FINE_FILE}: {fine.shape} voxels, expected twice those of "
+            f"{CHI_FILE}, {sample.mask.shape}; run step 1 again"
+        )
+    return fine
+
+
 def check_processes(number: int) -> None:
     """Raise a ValueError for a number of processes that no map could be made by."""
     if number < 1:
