@@ -2,13 +2,15 @@
 
     python network_model/pack.py all.h5 first.h5 second.h5 third.h5 --first-share 0.5 1.0
     python network_model/pack.py again.h5 fourth.h5
+    python network_model/pack.py last.h5 third.h5 --below second.h5
 
 The file is written whole or not at all, and listed with its SHA-256 in `SHA256SUMS` beside it,
 which step 6 checks. `--first-share`, a number per network but the first, sets that key of step 4:
 how much of the map of the one before is in the mean where a scan's errors are white. `--white`
 and `--structured` name files that stay beside the output: the network of the former makes that map
 where errors are white, that of the latter corrects the last one's map where they are structured. It
-is packed alone, without the networks below it, which are those of the other file.
+is packed alone, without the networks below it, which are those of the other file. `--below` names
+a file that holds them for a network that is packed alone: hosts of code refuse large files.
 """
 
 import argparse
@@ -38,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--average", type=Path, help="file whose weights the last network's are "
                    "averaged with: of a training that began with them")  # fmt: skip
     p.add_argument("--structured", help="file beside the output: corrects the last network's map")
+    p.add_argument("--below", help="file beside the output: of the networks below a single one")
     p.add_argument("--dtype", default="float16", choices=("float16", "float32"))
     return p
 
@@ -59,8 +62,8 @@ def pack(
         output: file to write; dtype: of all but the first.
         average: weights file whose mean with the last network's weights is taken (Wortsman et al.
             2022, "Model soups", arXiv:2203.05482), or None.
-        beside: `white_file` and `structured_file` of the last network: names of weights files
-            beside `output`, or None.
+        beside: `below_file`, `white_file` and `structured_file` of the last network: names of
+            weights files beside `output`, or None; the first of them for a single network only.
 
     Raises:
         ValueError: a file that is none of this project's, a network after the first that takes no
@@ -72,7 +75,9 @@ def pack(
     for name in filter(None, beside.values()):
         read_spec(output.with_name(name))
     if len(networks) == 1:
-        return write_alone(networks[0], output, dtype, average)
+        return write_alone(networks[0], output, dtype, average, beside.get("below_file"))
+    if beside.get("below_file"):
+        raise ValueError("--below: for a single network; here those below it come with it")
     with tempfile.TemporaryDirectory() as folder:
         inside = networks[0]
         for i, (path, share) in enumerate(zip(networks[1:], shares, strict=True), 1):
@@ -88,14 +93,15 @@ def pack(
             save_network(model, spec, inside, notes_of(path), dtype)
 
 
-def write_alone(path: Path, output: Path, dtype: str, average=None) -> None:
+def write_alone(path: Path, output: Path, dtype: str, average=None, below=None) -> None:
     """Write a network without those whose map it is given."""
     if FIRST not in read_spec(path)["inputs"]:
         raise ValueError(f"{path}: takes no map of another network; expected two files or more")
     model, spec = load_network(path, ("source", "target"))
     if average:
         average_weights(model, average)
-    save_network(model, spec | dict.fromkeys(("first", *BESIDE)), output, notes_of(path), dtype)
+    spec = spec | dict.fromkeys((FIRST, *BESIDE)) | {"below_file": below}
+    save_network(model, spec, output, notes_of(path), dtype)
 
 
 def notes_of(path: Path) -> dict:
@@ -121,7 +127,7 @@ def main(argv: list[str]) -> None:
     """Pack the networks that the command line names."""
     args = parser().parse_args(argv)
     pack(args.networks, args.first_share or [], args.output, args.dtype, args.average,
-         white_file=args.white, structured_file=args.structured)  # fmt: skip
+         below_file=args.below, white_file=args.white, structured_file=args.structured)  # fmt: skip
     write_text(*listed(args.output))
     print(f"{TAG} {len(args.networks)} network(s) in {args.output}, "
           f"{args.output.stat().st_size / 1e6:.1f} MB", flush=True)  # fmt: skip

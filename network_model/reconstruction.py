@@ -190,7 +190,7 @@ def weights_hashes(path) -> dict[Path, str]:
     hashes = {Path(path): check_weights(path)}
     with h5py.File(path) as file:
         spec = json.loads(file.attrs["spec"])
-        if FIRST in spec["inputs"] and FIRST not in file:
+        if FIRST in spec["inputs"] and FIRST not in file and not spec.get("below_file"):
             raise ValueError(
                 f"{path}: holds a network that corrects the map of another file's, and not that "
                 "one; name the file that names this one"
@@ -198,7 +198,9 @@ def weights_hashes(path) -> dict[Path, str]:
     for key, name in spec.items():
         if key.endswith("_file") and name:
             beside = Path(path).with_name(name)
-            hashes[beside] = check_weights(beside)
+            # One that corrects this network's map is alone.
+            alone = key == "structured_file"
+            hashes |= {beside: check_weights(beside)} if alone else weights_hashes(beside)
     return hashes
 
 

@@ -23,8 +23,10 @@ SPEC = {
     "architecture": "unet",  # or "nonlocal_gated": arXiv 1904.05493
     "inputs": ["field", "mask"],
     "first_share": 0.0,  # of the first network's map in the mean where a scan's errors are white
-    # Weights beside its file: of what makes that map where errors are white; and of what corrects
-    # this network's map, after it has done so itself, where they are structured.
+    # Weights beside its file: of what makes that map, where it is not kept inside; of what makes it
+    # where errors are white; and of what corrects this network's map, after it has done so itself,
+    # where they are structured.
+    "below_file": None,
     "white_file": None,
     "structured_file": None,
     "residual": None,  # input channel that the output is a correction to, e.g. "tv"
@@ -39,7 +41,7 @@ SPEC = {
     "use_bias": True,  # without bias and norm the network is homogeneous: f(a·x) = a·f(x)
 }
 # Key of a file beside a network's own → the name under which its place is in the specification.
-BESIDE = {"white_file": "white", "structured_file": "structured"}
+BESIDE = {"below_file": FIRST, "white_file": "white", "structured_file": "structured"}
 # Of these a network's weights do not depend on: how it is applied.
 APPLIED = ("first_share", "tile", *BESIDE)
 ARCHITECTURES = ("unet", "nonlocal_gated")
@@ -65,8 +67,9 @@ def make_spec(config: dict) -> dict:
     share = spec["first_share"]
     if not 0 <= share <= 1 or (share and FIRST not in spec["inputs"]):
         raise ValueError(f"first_share {share}: expected 0, or with the input {FIRST!r} up to 1")
-    if spec["white_file"] and FIRST not in spec["inputs"]:
-        raise ValueError(f"white_file: another source of the input {FIRST!r}; add that input")
+    for key in ("below_file", "white_file"):
+        if spec[key] and FIRST not in spec["inputs"]:
+            raise ValueError(f"{key}: a source of the input {FIRST!r}; add that input")
     if spec["residual"] not in (None, *spec["inputs"]) or spec["residual"] in UNSIGNED:
         raise ValueError(f"residual {spec['residual']!r}: expected None or an inversion in inputs")
     if not 0 <= spec["negative_slope"] < 1:
@@ -191,7 +194,8 @@ def save_network(model: keras.Model, spec: dict, path, notes: dict | None = None
 
     Args:
         model: as `build_unet` makes it, or a model that contains its layers.
-        spec: its specification; the network that it names as "first" is copied along.
+        spec: its specification; the network that it names as "first" is copied along, unless it is
+            to stay in a file beside this one (`below_file`).
         path: file to write.
         notes: anything that JSON can hold: the training's config, scores, date.
         dtype: "float16" halves the file.
@@ -201,7 +205,7 @@ def save_network(model: keras.Model, spec: dict, path, notes: dict | None = None
     temporary = path.with_name(f".{path.name}.tmp")
     with h5py.File(temporary, "w") as file:
         write_network(file, model, spec, notes, dtype)
-        if first := spec.get("first"):
+        if (first := spec.get("first")) and not spec["below_file"]:
             _copy_network(first, file.create_group(FIRST))
     os.replace(temporary, path)
 
@@ -218,12 +222,15 @@ def write_network(
 
 def _copy_network(where: dict, group) -> None:
     """Copy a network, of a file and a group of it, into another file's group."""
-    read_spec(**where)
+    spec = read_spec(**where)
     with h5py.File(where["path"]) as file:
         stored = file[where["group"]]
         group.attrs.update(stored.attrs)
         for name in stored:
             stored.copy(name, group)
+    if spec["below_file"]:
+        _copy_network(spec[FIRST], group.create_group(FIRST))
+        group.attrs["spec"] = json.dumps({key: spec[key] for key in SPEC} | {"below_file": None})
 
 
 def read_spec(path, group: str = "/") -> dict:

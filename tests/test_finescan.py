@@ -116,14 +116,15 @@ def test_voxels_with_structure_show_the_field_where_there_is_signal(sampling):
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_gpu_gives_the_same_field_of_voxels(sampling):
     pytest.importorskip("cupy")
-    chi, _ = smooth_map()
+    chi, egg = smooth_map()
     places = {
         device: sampled_field(
             chi, (0.4, 0.5, 0.6), (0, 0, 1), sampling, np.random.default_rng(2), device
         )
         for device in ("cpu", "gpu")
     }
-    np.testing.assert_allclose(places["gpu"], places["cpu"], atol=1e-5)
+    signal = block_mean(egg.astype(np.float32)) > 0  # the phase of none is anything
+    np.testing.assert_allclose(places["gpu"][signal], places["cpu"][signal], atol=1e-5)
 
 
 @pytest.mark.parametrize("n", [36, 38, 35])

@@ -126,6 +126,33 @@ def test_a_network_for_structured_errors_is_packed_alone(files, tmp_path, monkey
         load_network(out)
 
 
+def test_the_networks_below_may_stay_in_a_file_beside(files, tmp_path):
+    below, top, out = (tmp_path / f"{name}.h5" for name in ("below", "top", "all"))
+    main([str(below), *files[:2], "--first-share", "0", "--dtype", "float32"])
+    main([str(top), files[2], "--below", "below.h5", "--dtype", "float32"])
+    main([str(out), *files, "--first-share", "0", "0", "--dtype", "float32"])
+    assert list(weights_hashes(top)) == [top, below]
+    scan = make_scan(seed=1)
+    subject = make_subject(scan["field"], scan["mask"], VOXEL, (0, 0, 1), scan["magnitude"])
+    expected = predict(*load_network(out), subject)
+    np.testing.assert_array_equal(predict(*load_network(top), subject), expected)
+
+    # A network that is given its map in a training takes all of them along.
+    keys = {"norm": "none", "firstFile": str(top), "inputs": ["field", "first"]}
+    (tmp_path / "run").mkdir()
+    make_network(tmp_path / "run" / "weights.h5", PLAIN | keys)
+    spec = read_spec(tmp_path / "run" / "weights.h5")
+    np.testing.assert_array_equal(predict(*load_network(**spec["first"]), subject), expected)
+
+    with pytest.raises(ValueError, match="--below: for a single network"):
+        main([str(out), *files, "--first-share", "0", "0", "--below", "below.h5"])
+    with pytest.raises(ValueError, match=r"below_file: .* add that input"):
+        make_spec({"below_file": "below.h5"})
+    below.unlink()
+    with pytest.raises(ValueError, match=r"top\.h5: needs below.h5 beside it, found none"):
+        load_network(top)
+
+
 def test_the_structured_share_is_found_once(files, tmp_path, monkeypatch):
     out = tmp_path / "all.h5"
     main([str(out), *files, "--first-share", "0.5", "0.5"])
