@@ -60,11 +60,6 @@ FLAT, MORE_IF_FLAT = (1.47, 2.0), 9.0
 # 18.1 without any, 16.9 with half and all of it (XSIM 0.876, 0.880, 0.876), head 2003 without
 # texture 14.9, 15.1, 16.4.
 DAMPED, GUIDE_EDGE = 0.2, 1.3
-# Noise [ppm] below which the map is damped less, by the square root: without noise the field shows
-# more of that detail. All of it, by the square root, and in proportion: COSMOS without noise 15.0,
-# 14.8, 14.7, at 0.0007 ppm 18.77, 18.71, 18.70, head 2001 without noise 15.72, 15.68, 15.67, at
-# 0.0007 ppm 18.08, 18.10, 18.12.
-DAMPED_FROM = 0.003
 # How far in D "on the cone" reaches for the mean with the Wiener inverse. By least squares on the
 # truth, at middle |k|, the best share of it is higher where |D| > 0.2 than where |D| < 0.1 on every
 # scan: 0.6 for 0.3 on the measured field, 0.6 to 0.9 for at most 0.2 after V-SHARP and PDF, −0.3 to
@@ -231,8 +226,7 @@ def guided_mean(
     share = min(share * (1 + (MORE_IF_FLAT - 1) * flat), 1)
     if share == 0:
         return chi
-    damped = DAMPED * min(noise / DAMPED_FROM, 1) ** 0.5
-    guide, chi = _softened(chi, mask, voxel_size, flat, damped)
+    guide, chi = _softened(chi, mask, voxel_size, flat)
     sparse, corrected = guided_variations(
         chi, field, mask, voxel_size, b0_dir, noise=noise, magnitude=magnitude, guide=guide
     )
@@ -240,8 +234,8 @@ def guided_mean(
     return corrected + np.float32(share) * (sparse - corrected)
 
 
-def _softened(chi, mask, voxel_size, flat: float, damped: float) -> tuple[np.ndarray, np.ndarray]:
-    """A map as guide, without its finest detail (`GUIDE_EDGE`), and the map damped.
+def _softened(chi, mask, voxel_size, flat: float) -> tuple[np.ndarray, np.ndarray]:
+    """A map as guide, without its finest detail (`GUIDE_EDGE`), and the map damped (`DAMPED`).
 
     Strong sources stay as they are: they would spread beyond their voxels.
     """
@@ -254,7 +248,7 @@ def _softened(chi, mask, voxel_size, flat: float, damped: float) -> tuple[np.nda
     ]
     finest = rest - resample(resample(rest, coarse), chi.shape).astype(np.float32)
     guide = strong + free * (rest - np.float32(1 - flat / 2) * finest)
-    return guide, strong + free * convolve(rest, gaussian(chi.shape, damped / longer))
+    return guide, strong + free * convolve(rest, gaussian(chi.shape, DAMPED / longer))
 
 
 def guided_variations(
