@@ -126,7 +126,7 @@ def test_tv_differences_and_their_adjoint():
     problem = inversion.Problem(field, mask, VOXEL, (0, 0, 1))
     chi = np.random.default_rng(0).standard_normal(problem.shape).astype(np.float32)
     step = inversion._VariationStep(problem, VOXEL, 1.0)
-    step.thresholds = [np.zeros(problem.shape, np.float32)] * 3
+    step.limits = [(np.zeros(problem.shape, np.float32),) * 2] * 3
     # The first step is then GᵀG, over-relaxed, which `laplacian` diagonalises.
     expected = inversion.RELAXATION * problem.ifft(problem.fft(chi) * problem.laplacian(VOXEL))
     np.testing.assert_allclose(step(chi), expected, atol=1e-4)

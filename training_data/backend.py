@@ -19,7 +19,7 @@ except ImportError:
     cupy = None
 
 DEVICES = ("auto", "cpu", "gpu")
-SLAB_BYTES = 2**19  # of a volume: a few of them fit into a core's cache
+SLAB_BYTES = 2**20  # of a volume: a few of them fit into a cache; smaller ones wait for Python
 
 
 def cores() -> int:

@@ -366,12 +366,14 @@ class _VariationStep:
         self.xp = xp
         self.steps = [float(step) for step in relative_steps(voxel_size)]
         self.penalty = EDGE_PENALTY * float(weight)
-        self.thresholds = [xp.full(problem.shape, 1 / EDGE_PENALTY, xp.float32)] * 3
+        thresholds = [xp.full(problem.shape, 1 / EDGE_PENALTY, xp.float32)]
         if guide is not None:
             edges = xp.abs(gradient(problem.cut(guide), self.steps))
             inside = edges[:, problem.mask]
             typical = max(float(xp.median(inside)), 0.1 * float(inside.mean()), TINY_EDGE)
-            self.thresholds = list(1 / EDGE_PENALTY / (1 + edges / xp.float32(typical)))
+            thresholds = list(1 / EDGE_PENALTY / (1 + edges / xp.float32(typical)))
+        # Both limits of the dual variable, once for each axis or once for all.
+        self.limits = [(-x, x) for x in thresholds] * (3 // len(thresholds))
         self.sums = [xp.zeros(problem.shape, xp.float32) for _ in range(3)]
 
     def __call__(self, chi):
@@ -383,8 +385,7 @@ class _VariationStep:
 
     def _dual(self, axis, at):
         """Dual variable of an axis in planes of the first axis."""
-        limit = self.thresholds[axis][at]
-        return self.xp.clip(self.sums[axis][at], -limit, limit)
+        return self.xp.clip(self.sums[axis][at], *(limit[at] for limit in self.limits[axis]))
 
     def _update(self, at, chi):
         """sum ← r·(G χ + dual) + (1 − r)·sum in planes of the first axis."""
@@ -395,7 +396,7 @@ class _VariationStep:
             edge = self.xp.moveaxis(new, axis, 0)
             self.xp.subtract(x[1:], x[:-1], out=edge[:-1])
             self.xp.subtract(after, x[-1], out=edge[-1])
-            new *= 1 / step
+            _divide(new, step)
             new += self._dual(axis, at)
             new *= RELAXATION
             sums = self.sums[axis][at]
@@ -407,7 +408,7 @@ class _VariationStep:
         edges = self._dual(axis, at)
         edges *= -2
         edges += self.sums[axis][at]
-        edges *= 1 / self.steps[axis]
+        _divide(edges, self.steps[axis])
         return self.xp.moveaxis(edges, axis, 0)
 
     def _gather(self, at, total):
@@ -420,6 +421,12 @@ class _VariationStep:
             out -= edges
             out[1:] += edges[:-1]
             out[0] += before
+
+
+def _divide(x, step: float) -> None:
+    """Divide by a relative voxel edge in place; those of cubes are one, and pass untouched."""
+    if abs(step - 1) > TINY:
+        x *= 1 / step
 
 
 def invert(name: str, field, mask, voxel_size, b0_dir=(0, 0, 1), magnitude=None):
