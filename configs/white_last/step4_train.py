@@ -12,5 +12,5 @@ config = second | {
     "warm_start_path": "runs/white_last/white.h5",
     "batch_size": 32,
     "learning_rate": 3e-4,
-    "epochs": 20,
+    "epochs": 14,
 }
