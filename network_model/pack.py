@@ -75,7 +75,7 @@ def pack(
     for name in filter(None, beside.values()):
         read_spec(output.with_name(name))
     if len(networks) == 1:
-        return write_alone(networks[0], output, dtype, average, beside.get("below_file"))
+        return write_alone(networks[0], output, dtype, average, **beside)
     if beside.get("below_file"):
         raise ValueError("--below: for a single network; here those below it come with it")
     with tempfile.TemporaryDirectory() as folder:
@@ -93,14 +93,14 @@ def pack(
             save_network(model, spec, inside, notes_of(path), dtype)
 
 
-def write_alone(path: Path, output: Path, dtype: str, average=None, below=None) -> None:
+def write_alone(path: Path, output: Path, dtype: str, average=None, **beside) -> None:
     """Write a network without those whose map it is given."""
     if FIRST not in read_spec(path)["inputs"]:
         raise ValueError(f"{path}: takes no map of another network; expected two files or more")
     model, spec = load_network(path, ("source", "target"))
     if average:
         average_weights(model, average)
-    spec = spec | dict.fromkeys((FIRST, *BESIDE)) | {"below_file": below}
+    spec = spec | dict.fromkeys((FIRST, *BESIDE)) | beside
     save_network(model, spec, output, notes_of(path), dtype)
 
 

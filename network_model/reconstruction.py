@@ -187,7 +187,7 @@ def weights_hashes(path) -> dict[Path, str]:
     Raises:
         ValueError: as `check_weights`; or the network corrects the map of one in another file.
     """
-    hashes = {Path(path): check_weights(path)}
+    hashes = _hashes_beside(Path(path))
     with h5py.File(path) as file:
         spec = json.loads(file.attrs["spec"])
         if FIRST in spec["inputs"] and FIRST not in file and not spec.get("below_file"):
@@ -195,12 +195,17 @@ def weights_hashes(path) -> dict[Path, str]:
                 f"{path}: holds a network that corrects the map of another file's, and not that "
                 "one; name the file that names this one"
             )
+    return hashes
+
+
+def _hashes_beside(path: Path) -> dict[Path, str]:
+    """`check_weights` of a file, of those that it names, of those that they name."""
+    hashes = {path: check_weights(path)}
+    with h5py.File(path) as file:
+        spec = json.loads(file.attrs["spec"])
     for key, name in spec.items():
         if key.endswith("_file") and name:
-            beside = Path(path).with_name(name)
-            # One that corrects this network's map is alone.
-            alone = key == "structured_file"
-            hashes |= {beside: check_weights(beside)} if alone else weights_hashes(beside)
+            hashes |= _hashes_beside(path.with_name(name))
     return hashes
 
 
