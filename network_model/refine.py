@@ -68,10 +68,10 @@ OFF_CONE_WIDTH = 0.25
 # Share of that inverse in a network's map before the next network is given it, where all errors are
 # structured. The cube of `structured_share`: at a half a head after V-SHARP has 43.9, 44.0 and 44.3
 # by the cube, the square and the share itself, where the measured field has 48.7 by each.
-# Of what that inverse makes of the map's own field, which it damps, all: a network is too sure of
-# what the scan hardly shows. 0.7 and 1 of it: measured 48.13 and 47.97, heads 2001 and 2003 with
-# errors 56.18 and 55.81, 54.02 and 53.89, head 2002 after PDF 55.58 and 55.32, refined.
-GIVEN_SHARE, GIVEN_DAMPING, GIVEN_POWER = 0.7, 1.0, 3
+# All of its damping instead of that share, since a network is too sure of what the scan hardly
+# shows. 0.7 and 1 of it, refined: measured 48.13 and 47.97, heads 2001 and 2003 with errors 56.18
+# and 55.81, 54.02 and 53.89, head 2002 after PDF 55.58 and 55.32.
+GIVEN_SHARE, GIVEN_POWER = 0.7, 3
 # Total variation loses fast where errors are structured: best powers of 1 − `structured_share` on
 # heads 2001 and 2003 with errors of 0.15 and 0.3 of the field's spread are 2 and 4 or more.
 WHITE_POWER = 3
@@ -191,20 +191,20 @@ def mean_off_cone(
     b0_dir=(0.0, 0.0, 1.0),
     *,
     share: float,
-    damping=None,
+    damping: float = 1.0,
     sources=None,
 ) -> np.ndarray:
     """Mean of a map and the Wiener inverse W, where the dipole kernel passes the field.
 
-    In k-space χ + (1 − exp(−(D/0.25)²))·(damping·(W(D∗χ) − χ) + share·W(field − D∗χ)).
+    In k-space χ + share·(1 − exp(−(D/0.25)²))·(W(field − D∗χ) + damping·(W(D∗χ) − χ)): with a
+    damping of 1 share·(W(field) − χ).
 
     Args:
         chi: (X, Y, Z) [ppm], zero outside the mask.
         field: (X, Y, Z) [ppm]; mask: (X, Y, Z) bool.
         voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
-        share: of the Wiener inverse of what the map leaves of the field, far from the cone.
-        damping: of the map, as that inverse damps the map's own field; the share by default, which
-            makes it the mean of the map and the field's inverse.
+        share: of the Wiener inverse, far from the cone.
+        damping: share of what that inverse damps of the map's own field, over `share`.
         sources: voxels to leave as they are, (X, Y, Z) bool; those of `strong_sources` by default.
 
     Returns:
@@ -212,13 +212,11 @@ def mean_off_cone(
     """
     geometry = (mask, voxel_size, b0_dir)
     kept = ~(strong_sources(chi, mask) if sources is None else sources)
-    damping = share if damping is None else damping
-    change = np.float32(damping) * (wiener(field, *geometry) - chi)
-    if damping != share:
-        change += np.float32(share - damping) * (wiener(field, *geometry, prior=chi) - chi)
-    p = Problem(kept * change, *geometry)
+    # W is linear, so that departing from a multiple of the map is enough.
+    prior = None if damping == 1 else np.float32(1 - damping) * chi
+    p = Problem(kept * (wiener(field, *geometry, prior=prior) - chi), *geometry)
     passed = 1 - near_cone(p.kernel, OFF_CONE_WIDTH)
-    return chi + kept * p.paste(p.ifft(p.fft(p.field) * passed))
+    return chi + np.float32(share) * kept * p.paste(p.ifft(p.fft(p.field) * passed))
 
 
 def guided_mean(
@@ -311,9 +309,8 @@ def towards_data(chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, struct
         χ, (X, Y, Z) float32 [ppm], zero outside the mask.
     """
     geometry = (field, mask, voxel_size, b0_dir)
-    if (most := structured**GIVEN_POWER) > NEXT_TO_NOTHING:
-        shares = {"share": GIVEN_SHARE * most, "damping": GIVEN_DAMPING * most}
-        chi = mean_off_cone(chi, *geometry, **shares)
+    if (share := GIVEN_SHARE * structured**GIVEN_POWER) > NEXT_TO_NOTHING:
+        chi = mean_off_cone(chi, *geometry, share=share, damping=1 / GIVEN_SHARE)
     return data_step(chi, *geometry, structured=structured)
 
 

@@ -17,7 +17,7 @@ from network_model.refine import (
 )
 from network_model.strong import fit_strong, mend_field, strong_sources
 from training_data.channels import make_channels
-from training_data.dipole import dipole_kernel, forward_field
+from training_data.dipole import dipole_kernel, field_inside, forward_field
 from training_data.inversion import wiener
 from training_data.noise import add_complex_noise, smooth_noise
 from training_data.phantom import make_head
@@ -76,6 +76,23 @@ def test_mean_with_wiener_leaves_the_cone_alone(scan):
     np.testing.assert_allclose(half, changed / 2, atol=1e-6)
 
 
+def test_damping_is_what_the_wiener_inverse_takes_off_the_maps_own_field(scan):
+    chi, field, mask = scan
+    wrong = ndimage.gaussian_filter(chi, 2) * mask
+    geometry = (mask, VOXEL, B0)
+    none, once, twice = (
+        mean_off_cone(wrong, field, *geometry, share=0.8, damping=d) - wrong for d in (0, 1, 2)
+    )
+    np.testing.assert_allclose(twice - once, once - none, atol=1e-6)
+    # A field that is the map's own leaves nothing to pull to.
+    own = field_inside(wrong, *geometry) * mask
+    np.testing.assert_allclose(
+        mean_off_cone(wrong, own, *geometry, share=0.8, damping=0), wrong, atol=1e-6
+    )
+    damped = mean_off_cone(wrong, own, *geometry, share=0.8, damping=1)
+    assert np.linalg.norm(damped) < 0.99 * np.linalg.norm(wrong)
+
+
 def test_mean_with_wiener_leaves_strong_sources_alone(bleeding):
     chi, field, mask, source = bleeding
     changed = mean_off_cone(chi, field, mask, VOXEL, B0, share=1.0)
@@ -93,7 +110,7 @@ def test_the_next_network_is_given_what_the_errors_allow(scan):
     )
     np.testing.assert_array_equal(white, data_step(wrong, *geometry, structured=0.0))
     np.testing.assert_array_equal(
-        structured, mean_off_cone(wrong, *geometry, share=0.7, damping=1.0)
+        structured, mean_off_cone(wrong, *geometry, share=0.7, damping=1 / 0.7)
     )
     assert np.abs(half - data_step(wrong, *geometry, structured=0.5)).max() > 1e-4
     for given in (white, half, structured):
