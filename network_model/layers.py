@@ -1,4 +1,7 @@
-"""Keras layers of the physics and of the cited paper; backend-neutral but for the 3-D FFT."""
+"""Keras layers of the physics, of the networks and of the cited paper.
+
+Backend-neutral but for the 3-D FFT.
+"""
 
 import keras
 import numpy as np
@@ -111,6 +114,66 @@ class DepthToSpace(SpaceToDepth):
         batch, *size, depth = input_shape
         size = [n and n * self.factor for n in size]
         return (batch, *size, depth // self.factor**3)
+
+
+@keras.saving.register_keras_serializable("qsminvnet")
+class JoinedConv3D(keras.layers.Layer):
+    """3³ convolution of features doubled along each axis and joined with those of a skip connection.
+
+    Conv3D(Concatenate([UpSampling3D(2)(below), skip])), the same kernel and the same numbers. The
+    doubled ones have blocks of 2³ equal voxels, so that of 27 products 8 are different: a transposed
+    convolution of stride 2 whose kernel of 4³ holds sums of the 3³. For the nearest-neighbour
+    doubling as a transposed convolution: Odena et al. 2016, doi:10.23915/distill.00003.
+
+    Args:
+        filters: features of the output.
+        use_bias, kernel_initializer, activation: as of `keras.layers.Conv3D`.
+
+    Input: a list of (batch, X, Y, Z, C) and (batch, 2X, 2Y, 2Z, S); output (batch, 2X, 2Y, 2Z,
+    filters).
+    """
+
+    def __init__(
+        self, filters, use_bias=True, kernel_initializer="glorot_uniform", activation=None, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.filters, self.use_bias = int(filters), bool(use_bias)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.activation = keras.activations.get(activation)
+
+    def build(self, input_shape):
+        """Make the weights for the channels of both inputs."""
+        self.below = input_shape[0][-1]
+        shape = (3, 3, 3, self.below + input_shape[1][-1], self.filters)
+        # Not cast to half precision before its sums are taken.
+        self.kernel = self.add_weight(shape, self.kernel_initializer, name="kernel", autocast=False)
+        if self.use_bias:
+            self.bias = self.add_weight((self.filters,), "zeros", name="bias")
+
+    def call(self, inputs):
+        """Convolution of (below, skip)."""
+        below, skip = inputs
+        doubled = self.kernel[:, :, :, : self.below]
+        for axis in range(3):
+            a, b, c = (ops.take(doubled, [i], axis=axis) for i in range(3))
+            doubled = ops.concatenate([c, b + c, a + b, a], axis=axis)
+        doubled = ops.cast(ops.swapaxes(doubled, 3, 4), self.compute_dtype)
+        joined = ops.cast(self.kernel[:, :, :, self.below :], self.compute_dtype)
+        out = ops.conv_transpose(below, doubled, strides=2, padding="same")
+        out = out + ops.conv(skip, joined, padding="same")
+        return self.activation(out + self.bias if self.use_bias else out)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[1][:-1], self.filters)
+
+    def get_config(self):
+        own = {
+            "filters": self.filters,
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "activation": keras.activations.serialize(self.activation),
+        }
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable("qsminvnet")

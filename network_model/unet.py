@@ -7,6 +7,7 @@ its specification and its variables by name, so that steps 4, 5 and 6 share it.
 
 import json
 import os
+from functools import partial
 from math import gcd
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from network_model.layers import DepthToSpace, NonLocal, SpaceToDepth
+from network_model.layers import DepthToSpace, JoinedConv3D, NonLocal, SpaceToDepth
 from network_model.widen import widened
 from training_data.channels import FIRST, UNSIGNED, check_inputs
 
@@ -114,9 +115,7 @@ def build_unet(spec: dict, domains=("source", "target")) -> keras.Model:
     if spec["architecture"] == "nonlocal_gated":
         features = _each(NonLocal(name="nonlocal"), features)
     for d in reversed(range(depth - 1)):
-        features = _each(layers.UpSampling3D(2), features)
-        join = layers.Concatenate()
-        features = {name: join([features[name], skips[d][name]]) for name in domains}
+        features = {name: [features[name], skips[d][name]] for name in domains}
         features = level(features, f"up{d}", spec["filters"] * 2**d)
     chi = _output(spec, features, x)
     outputs = {f"{n}_chi": layers.Multiply(name=f"{n}_chi", dtype="float32")([chi[n], mask[n]])
@@ -164,13 +163,15 @@ class _Level:
         return features
 
     def _convolve(self, features: dict, name: str, filters: int) -> dict:
-        make = {"kernel_size": 3, "padding": "same", "use_bias": self.spec["use_bias"],
-                "kernel_initializer": "he_uniform"}  # fmt: skip
-        convolved = _each(layers.Conv3D(filters, name=f"{name}_conv", **make), features)
+        kind = partial(layers.Conv3D, kernel_size=3, padding="same")
+        if isinstance(next(iter(features.values())), list):
+            kind = JoinedConv3D
+        make = {"use_bias": self.spec["use_bias"], "kernel_initializer": "he_uniform"}
+        convolved = _each(kind(filters, name=f"{name}_conv", **make), features)
         relu = layers.ReLU(negative_slope=self.spec["negative_slope"])
         out = _each(relu, self._normalize(convolved, name, filters))
         if self.spec["architecture"] == "nonlocal_gated":
-            gate = layers.Conv3D(filters, name=f"{name}_gate", activation="sigmoid", **make)
+            gate = kind(filters, name=f"{name}_gate", activation="sigmoid", **make)
             out = {n: layers.Multiply()([out[n], gate(features[n])]) for n in out}
         return out
 

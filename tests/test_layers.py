@@ -8,7 +8,14 @@ import network_model.quiet  # noqa: F401
 # isort: split
 import keras
 
-from network_model.layers import CalFMLayer, DepthToSpace, NonLocal, SpaceToDepth, fft3d
+from network_model.layers import (
+    CalFMLayer,
+    DepthToSpace,
+    JoinedConv3D,
+    NonLocal,
+    SpaceToDepth,
+    fft3d,
+)
 from network_model.scaling import CHANNEL_SCALE, CHI_SCALE, FIELD_SCALE, network_input
 from network_model.train_model.build import gpu_present
 from training_data.channels import CHANNELS, FIRST, GUIDED
@@ -35,6 +42,29 @@ def test_layer_is_the_numpy_forward_model(shape, voxel_size, b0_dir):
     for i in range(2):
         field = forward_field(chi[i, ..., 0], voxel_size, b0_dir, pad=False)
         np.testing.assert_allclose(out[i, ..., 0], FIELD_SCALE * field, atol=2e-4)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_joined_convolution_is_that_of_the_doubled_features_and_the_skip(policy, use_bias):
+    rng = np.random.default_rng(3)
+    below = rng.standard_normal((2, 5, 3, 4, 6)).astype(np.float32)
+    skip = rng.standard_normal((2, 10, 6, 8, 5)).astype(np.float32)
+    kernel = rng.standard_normal((3, 3, 3, 11, 7)).astype(np.float32)
+    weights = [kernel, rng.standard_normal(7).astype(np.float32)][: 1 + use_bias]
+    plain = keras.layers.Conv3D(7, 3, padding="same", use_bias=use_bias, activation="tanh")
+    joined = JoinedConv3D(7, use_bias=use_bias, activation="tanh", dtype=policy)
+    joined.build([below.shape, skip.shape])
+    both = keras.layers.Concatenate()([keras.layers.UpSampling3D(2)(below), skip])
+    plain.build(both.shape)
+    for layer in (plain, joined):
+        layer.set_weights([0.05 * w for w in weights])
+    found = to_numpy(keras.ops.cast(joined([below, skip]), "float32"))
+    assert joined.compute_output_shape([below.shape, skip.shape]) == found.shape
+    expected = to_numpy(plain(both))
+    assert found.std() > 0.3
+    assert np.abs(found - expected).max() < (2e-6 if policy == "float32" else 0.1)
+    assert np.std(found - expected) < (2e-6 if policy == "float32" else 0.01)
 
 
 def test_layer_stays_in_single_precision_under_a_half_precision_policy():

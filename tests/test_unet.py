@@ -9,6 +9,7 @@ import network_model.quiet  # noqa: F401
 # isort: split
 import keras
 
+from network_model.layers import JoinedConv3D
 from network_model.train_model.build import gpu_present
 from network_model.unet import (
     NORMS,
@@ -57,12 +58,12 @@ def call(model, given):
 
 def test_convolutions_are_shared_and_norms_are_not():
     model, _ = network()
-    convolutions = [x for x in model.layers if isinstance(x, keras.layers.Conv3D)]
+    convolutions = [x for x in model.layers if isinstance(x, (keras.layers.Conv3D, JoinedConv3D))]
     norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
     assert len(convolutions) == 3 + 2 + 1  # down, up, last
     assert len(norms) == 2 * 5
     assert {x.momentum for x in norms} == {0.8}
-    assert all(x.kernel_size == (3, 3, 3) for x in convolutions)
+    assert all(x.kernel.shape[:3] == (3, 3, 3) for x in convolutions)
     assert [model.get_layer(f"down{d}_0_conv").filters for d in range(3)] == [3, 6, 12]
     single, _ = network(("target",))
     per_norm = sum(int(np.prod(v.shape)) for x in norms for v in x.variables) // 2
@@ -74,7 +75,7 @@ def test_the_default_is_the_network_of_2020():
     assert grid_multiple(spec) == 16
     model = build_unet(spec)
     assert [model.get_layer(f"down{d}_0_conv").filters for d in range(5)] == [24, 48, 96, 192, 384]
-    assert sum(isinstance(x, keras.layers.Conv3D) for x in model.layers) == 10
+    assert sum(isinstance(x, (keras.layers.Conv3D, JoinedConv3D)) for x in model.layers) == 10
     assert sum(isinstance(x, keras.layers.BatchNormalization) for x in model.layers) == 18
 
 
