@@ -118,12 +118,12 @@ class DepthToSpace(SpaceToDepth):
 
 @keras.saving.register_keras_serializable("qsminvnet")
 class JoinedConv3D(keras.layers.Layer):
-    """3³ convolution of features doubled along each axis and joined with those of a skip connection.
+    """3³ convolution of features doubled along each axis and joined with a skip connection's.
 
     Conv3D(Concatenate([UpSampling3D(2)(below), skip])), the same kernel and the same numbers. The
-    doubled ones have blocks of 2³ equal voxels, so that of 27 products 8 are different: a transposed
-    convolution of stride 2 whose kernel of 4³ holds sums of the 3³. For the nearest-neighbour
-    doubling as a transposed convolution: Odena et al. 2016, doi:10.23915/distill.00003.
+    doubled ones have blocks of 2³ equal voxels, so that 8 products do for 27: a transposed
+    convolution of stride 2 whose kernel of 4³ holds sums of the 3³. Nearest-neighbour doubling
+    before a convolution: Odena et al. 2016, doi:10.23915/distill.00003.
 
     Args:
         filters: features of the output.
