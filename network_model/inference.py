@@ -51,9 +51,11 @@ RAMP = 16  # voxels over which two tiles are blended
 FORWARD_COPIES = 9
 TRAINING_COPIES = 20
 BYTES_PER_VALUE = 4
-# What the channels of a scan carry along besides a network's inputs: a number, and the map of a
-# first network that was tuned on the scan.
-SHARE, TUNED = "structured_share", "tuned"
+# What the channels of a scan carry along besides a network's inputs: a number, the map of a first
+# network that was tuned on the scan, and where its guided total variation has ended so far.
+SHARE, TUNED, SPLITS = "structured_share", "tuned", "splits"
+# Iterations of the channels `GUIDED`, as in `refine.GUIDED_ITERATIONS`.
+CHANNEL_ITERATIONS = (TV_ITERATIONS, 6, 6)
 BASE_GB = 1.0  # Keras, TensorFlow and the libraries
 VOLUME_COPIES = 44  # float32 copies of the whole volume that the input channels need
 GIB = 1024**3
@@ -184,6 +186,7 @@ def predict_views(
     *,
     mirrors: bool = False,
     tuned=None,
+    splits: dict | None = None,
 ) -> tuple[np.ndarray, float | None, float]:
     """Susceptibility of a scan on its own grid: the mean over the grids that a network sees it on.
 
@@ -195,6 +198,7 @@ def predict_views(
         views: as `align.views_of` returns them.
         tuned: on the grid of the first view, the map that the first of several networks has there
             after fine-tuning (`network_to_tune`), for the others to correct; or None.
+        splits: takes where guided total variation ended on the scan's own grid, for `refine`.
 
     Returns:
         χ, (X, Y, Z) float32 [ppm]; the `structured_share` of the scan where its own grid is among
@@ -215,6 +219,8 @@ def predict_views(
         subject, known = mended(spec, view.subject, known)
         if tuned is not None and view is views[0]:
             known = known | {TUNED: tuned}
+        if splits is not None and view.voxel_mm is None:
+            known = known | {SPLITS: splits}
         channels = scan_channels(spec, subject, memory_gb, mirrors, known)
         other = {"mirrors": mirrors, "coarser": len(views) == 1}  # cubes are another grid already
         seen = predict(model, spec, subject, memory_gb, channels=channels, **other)
@@ -321,7 +327,7 @@ def scan_channels(
         spec: the network's specification; subject, memory_gb, mirrors: as in `predict`.
         known: channels that are made already; of those from a network's map, only `FIRST`.
     """
-    channels = dict(known or {})
+    channels = {SPLITS: {}} | (known or {})  # the same splits for all networks of a chain
     names = [name for name in spec["inputs"] if name not in (*channels, FIRST, *GUIDED)]
     geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
     if names:
@@ -332,7 +338,8 @@ def scan_channels(
             chi = _first_map(spec, subject, memory_gb, mirrors, channels, structured)
             channels[FIRST] = towards_data(chi, subject.field, *geometry, structured=structured)
         if any(name in spec["inputs"] for name in GUIDED):
-            channels |= _guided(channels[FIRST], subject.field, *geometry)
+            splits = channels[SPLITS]
+            channels |= _guided(channels[FIRST], subject.field, *geometry, splits=splits)
     return channels
 
 
@@ -364,10 +371,10 @@ def _load_first(where: dict):
     return load_first(**where, written=Path(where["path"]).stat().st_mtime_ns)
 
 
-def _guided(chi, field, *geometry) -> dict[str, np.ndarray]:
+def _guided(chi, field, *geometry, splits: dict) -> dict[str, np.ndarray]:
     """The channels `GUIDED`: total variations with a first network's map as guide."""
-    noise = estimate_noise(field, *geometry)
-    found = guided_variations(chi, field, *geometry, noise=noise, iterations=TV_ITERATIONS)
+    options = {"noise": estimate_noise(field, *geometry), "iterations": CHANNEL_ITERATIONS}
+    found = guided_variations(chi, field, *geometry, **options, splits=splits)
     return dict(zip(GUIDED, found, strict=True))
 
 

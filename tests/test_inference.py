@@ -256,16 +256,21 @@ def test_total_variations_are_guided_by_the_first_map_of_each_network(networks, 
         make_network(tmp_path / f"{name}.h5", keys | {"norm": "none"} | file)
     subject = subject_of((23, 31, 26))
     geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
-    noise = estimate_noise(*geometry)
-    for name in ("second", "third"):
+    weight = 4 * noise_weight(estimate_noise(*geometry))
+    splits = {}
+    # For χ the one of the third network goes on from that of the second, for the correction it
+    # begins anew.
+    for name, iterations in (("second", TV_ITERATIONS), ("third", 6)):
         _, spec = load_network(tmp_path / f"{name}.h5")
         channels = inference.scan_channels(spec, subject)
         chi = channels["first"]
-        weight = 4 * noise_weight(noise)
+        options = {"iterations": iterations, "guide": chi, "splits": splits}
+        guided = tv_admm(subject.field, *geometry[1:], weight, **options)
+        np.testing.assert_allclose(channels["guided"], guided, atol=1e-6)
+        np.testing.assert_array_equal(channels["splits"]["chi"], splits["chi"])
         left = subject.field - field_inside(chi, *geometry[1:])
-        for x, start, channel in ((subject.field, 0, "guided"), (left, chi, "corrected")):
-            guided = tv_admm(x, *geometry[1:], weight, iterations=TV_ITERATIONS, guide=chi)
-            np.testing.assert_allclose(channels[channel], start + guided, atol=1e-6)
+        guided = tv_admm(left, *geometry[1:], weight, iterations=6, guide=chi)
+        np.testing.assert_allclose(channels["corrected"], chi + guided, atol=1e-6)
     assert list(make_spec(keys | file)["inputs"]) == keys["inputs"]
     with pytest.raises(ValueError, match=r"\['guided'\] are guided by the map 'first'; add it"):
         make_spec({"inputs": ["field", "guided"]})
@@ -311,11 +316,13 @@ def test_two_networks_correct_the_map_where_errors_are_structured(
     for structured in (0.0, 0.1, 1.0):
         monkeypatch.setattr(inference, "structured_of", lambda *_, share=structured: share)
         first = inference.scan_channels(spec, subject)["first"]
-        own = spec | {"first_share": 0.0}
-        chi = predict(model, own, subject)
+        own, splits = spec | {"first_share": 0.0}, {}
+        channels = inference.scan_channels(own, subject, known={"splits": splits})
+        chi = predict(model, own, subject, channels=channels)
         for network, its in ((model, own), (other, other_spec)):
             step = towards_data(chi, subject.field, *geometry, structured=structured)
-            channels = inference.scan_channels(its, subject, known={"first": step})
+            known = {"first": step, "splits": splits}
+            channels = inference.scan_channels(its, subject, known=known)
             corrected = predict(network, its, subject, channels=channels)
             chi = chi + min(structured / 0.3, 1) * (corrected - chi)
         expected = chi + 0.5 * (1 - structured) * (first - chi)

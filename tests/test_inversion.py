@@ -154,6 +154,28 @@ def test_over_relaxation_halves_the_iterations(monkeypatch):
     assert np.linalg.norm(relaxed - best) < 0.7 * np.linalg.norm(plain - best)
 
 
+def test_tv_goes_on_from_the_splits_of_an_earlier_call():
+    _, mask, field = phantom()
+    splits = {}
+    begun = inversion.tv_admm(field, mask, VOXEL, weight=1e-3, iterations=7, splits=splits)
+    kept = {name: x.copy() for name, x in splits.items()}
+    found = inversion.tv_admm(field, mask, VOXEL, weight=1e-3, iterations=5, splits=splits)
+    expected = inversion.tv_admm(field, mask, VOXEL, weight=1e-3, iterations=12)
+    assert np.abs(begun - expected).max() > 1e-3
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    again = inversion.tv_admm(field, mask, VOXEL, weight=1e-3, iterations=5, splits=kept)
+    np.testing.assert_array_equal(again, found)
+    # Another guide, another minimum: what was known spares iterations.
+    guide = found * (np.arange(mask.shape[0]) > mask.shape[0] / 2)[:, None, None]
+    options = {"weight": 2e-3, "guide": guide}
+    best = inversion.tv_admm(field, mask, VOXEL, **options, iterations=400)
+    anew = inversion.tv_admm(field, mask, VOXEL, **options, iterations=6)
+    gone_on = inversion.tv_admm(field, mask, VOXEL, **options, iterations=6, splits=splits)
+    assert np.linalg.norm(gone_on - best) < 0.7 * np.linalg.norm(anew - best)
+    with pytest.raises(ValueError, match=r"splits .*: expected those of this mask"):
+        inversion.tv_admm(field, mask * (np.arange(mask.shape[2]) > 12), VOXEL, splits=splits)
+
+
 def objective(chi, problem, weight):
     misfit = problem.ifft(problem.fft(chi) * problem.kernel) - problem.field
     edges = sum(

@@ -8,7 +8,7 @@ float32 with real FFTs.
 
 import numpy as np
 
-from training_data.backend import array_module, fft_module, over_slabs
+from training_data.backend import array_module, fft_module, over_slabs, to_host
 from training_data.dipole import dipole_kernel, field_inside, gradient, near_cone
 from training_data.noise import WHITE_SHELLS, error_and_signal, estimate_noise
 from training_data.volume import bounding_box, crop_pad, next_fast_shape, uncrop
@@ -31,6 +31,8 @@ TINY_EDGE = 1e-9  # [ppm]
 # Over-relaxation of both splits (Eckstein and Bertsekas 1992, doi:10.1007/BF01581204): 15 and 25
 # iterations have the error of 25 and 40 without it, in NRMSE and in XSIM.
 RELAXATION = 1.7
+# What it goes on from where another call ended: volumes of the work grid.
+SPLITS = ("chi", "split", "dual", "along x", "along y", "along z")
 # Weights over the noise [ppm] to the power 1.5; see `noise_weight`.
 TV_PER_NOISE = 0.7
 L2_PER_NOISE = 42.0
@@ -258,6 +260,7 @@ def tv_admm(
     prior=None,
     pull: float = 0.0,
     guide=None,
+    splits: dict | None = None,
 ):
     """Total variation: argmin ½‖W·(D∗χ − field)‖² + weight·Σ w|∇χ| + ½·pull·‖χ − prior‖².
 
@@ -275,9 +278,12 @@ def tv_admm(
         guide: χ (X, Y, Z) [ppm] that is known to some degree. Edges cost less where it has them:
             w = 1/(1 + |∇guide|/median|∇guide|), as when an L1 problem is solved again with weights
             from its first answer (Candès et al. 2008, doi:10.1007/s00041-008-9045-x). None: w = 1.
+        splits: empty, or χ, splits and dual variables where an earlier call with this mask ended,
+            for this one to go on from; replaced by those where this one ends. None: kept nowhere.
 
     Raises:
-        ValueError: shapes that differ, an empty mask, or a weight that is not positive.
+        ValueError: shapes that differ, an empty mask, a weight that is not positive, or splits of
+            another mask.
     """
     if not weight > 0:
         raise ValueError(f"weight {weight}: expected a positive number")
@@ -291,6 +297,8 @@ def tv_admm(
     from_field, from_edges = DATA_PENALTY * p.kernel * scale, variation.penalty * scale
     chi_k = p.xp.zeros(p.kernel.shape, p.xp.complex64) if prior is None else p.fft(p.cut(prior))
     pulled = pull * scale * chi_k if pull else None
+    if splits:
+        chi_k = p.fft(_go_on(splits, data, variation))
     predicted_k = chi_k * p.kernel
 
     def next_spectra(at):
@@ -308,7 +316,18 @@ def tv_admm(
         data_k = p.fft(data(p.ifft(predicted_k)))
         over_slabs(next_spectra, chi_k)
         chi = p.ifft(chi_k)
+    if splits is not None:
+        ended = (chi, data.split, data.dual, *variation.sums)
+        splits |= dict(zip(SPLITS, map(to_host, ended), strict=True))
     return p.paste(chi)
+
+
+def _go_on(splits: dict, data, variation):
+    """Give both steps the splits where another call ended; its χ on the work grid."""
+    chi, data.split, data.dual, *variation.sums = (data.xp.array(splits[name]) for name in SPLITS)
+    if chi.shape != data.field.shape:
+        raise ValueError(f"splits {chi.shape}: expected those of this mask, {data.field.shape}")
+    return chi
 
 
 class _DataStep:
