@@ -55,7 +55,7 @@ BYTES_PER_VALUE = 4
 # network that was tuned on the scan, and where its guided total variation has ended so far.
 SHARE, TUNED, SPLITS = "structured_share", "tuned", "splits"
 # Iterations of the channels `GUIDED`, as in `refine.GUIDED_ITERATIONS`.
-CHANNEL_ITERATIONS = (TV_ITERATIONS, 6, 6)
+CHANNEL_ITERATIONS = (TV_ITERATIONS, 6, 10)
 BASE_GB = 1.0  # Keras, TensorFlow and the libraries
 VOLUME_COPIES = 44  # float32 copies of the whole volume that the input channels need
 GIB = 1024**3
