@@ -373,8 +373,9 @@ def _load_first(where: dict):
 
 def _guided(chi, field, *geometry, splits: dict) -> dict[str, np.ndarray]:
     """The channels `GUIDED`: total variations with a first network's map as guide."""
-    options = {"noise": estimate_noise(field, *geometry), "iterations": CHANNEL_ITERATIONS}
-    found = guided_variations(chi, field, *geometry, **options, splits=splits)
+    known = {"noise": estimate_noise(field, *geometry), "flat": flat_share(chi, geometry[0])}
+    options = {"iterations": CHANNEL_ITERATIONS, "splits": splits}
+    found = guided_variations(chi, field, *geometry, **known, **options)
     return dict(zip(GUIDED, found, strict=True))
 
 
