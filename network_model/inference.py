@@ -57,7 +57,7 @@ SHARE, TUNED, SPLITS = "structured_share", "tuned", "splits"
 # Iterations of the channel "guided" from where an earlier one ended; and of "corrected" at a noise
 # of `USUAL_NOISE` [ppm], the fewer the more noise there is, from `LEAST_CORRECTED` to those from
 # nothing. Of 6, 10 and 15 (8, 15, 25 in the refinement) head 2001 at 0.0007 ppm has 19.5, 19.4,
-# 18.9, head 2003 with voids 16.9, 16.4, 16.7, head 2001 at 0.010 ppm 43.22 for 43.46 with 6.
+# 18.9, head 2003 with voids 16.9, 16.4, 16.7, head 2001 at 0.010 ppm 43.22 for 43.46 with the first.
 # In piecewise constant maps all: FANSI's networks had 22.24 / 0.839 with 10, 21.97 / 0.859.
 GUIDED_MORE, CORRECTED_ITERATIONS, LEAST_CORRECTED, USUAL_NOISE = 6, 10, 6, 0.003
 BASE_GB = 1.0  # Keras, TensorFlow and the libraries
