@@ -54,12 +54,8 @@ BYTES_PER_VALUE = 4
 # What the channels of a scan carry along besides a network's inputs: a number, the map of a first
 # network that was tuned on the scan, and where its guided total variation has ended so far.
 SHARE, TUNED, SPLITS = "structured_share", "tuned", "splits"
-# Iterations of the channel "guided" from where an earlier one ended; and of "corrected" at a noise
-# of `USUAL_NOISE` [ppm], the fewer the more noise there is, from `LEAST_CORRECTED` to those from
-# nothing. Of 6, 10 and 15 (8, 15, 25 in the refinement) head 2001 at 0.0007 ppm has 19.5, 19.4,
-# 18.9, head 2003 with voids 16.9, 16.4, 16.7, head 2001 at 0.010 ppm 43.22 for 43.46 with the first.
-# In piecewise constant maps all: FANSI's networks had 22.24 / 0.839 with 10, 21.97 / 0.859.
-GUIDED_MORE, CORRECTED_ITERATIONS, LEAST_CORRECTED, USUAL_NOISE = 6, 10, 6, 0.003
+# Iterations of the channels `GUIDED`, as in `refine.GUIDED_ITERATIONS`.
+CHANNEL_ITERATIONS = (TV_ITERATIONS, 6, 10)
 BASE_GB = 1.0  # Keras, TensorFlow and the libraries
 VOLUME_COPIES = 44  # float32 copies of the whole volume that the input channels need
 GIB = 1024**3
@@ -375,15 +371,11 @@ def _load_first(where: dict):
     return load_first(**where, written=Path(where["path"]).stat().st_mtime_ns)
 
 
-def _guided(chi, field, mask, *geometry, splits: dict) -> dict[str, np.ndarray]:
+def _guided(chi, field, *geometry, splits: dict) -> dict[str, np.ndarray]:
     """The channels `GUIDED`: total variations with a first network's map as guide."""
-    noise = estimate_noise(field, mask, *geometry)
-    number = CORRECTED_ITERATIONS * USUAL_NOISE / max(noise, 1e-9)
-    number = float(np.clip(number, LEAST_CORRECTED, TV_ITERATIONS))
-    number += flat_share(chi, mask) * (TV_ITERATIONS - number)
-    iterations = (TV_ITERATIONS, GUIDED_MORE, round(number))
-    options = {"noise": noise, "iterations": iterations, "splits": splits}
-    found = guided_variations(chi, field, mask, *geometry, **options)
+    known = {"noise": estimate_noise(field, *geometry), "flat": flat_share(chi, geometry[0])}
+    options = {"iterations": CHANNEL_ITERATIONS, "splits": splits}
+    found = guided_variations(chi, field, *geometry, **known, **options)
     return dict(zip(GUIDED, found, strict=True))
 
 

@@ -258,7 +258,7 @@ def test_total_variations_are_guided_by_the_first_map_of_each_network(networks, 
     geometry = (subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
     noise = estimate_noise(*geometry)
     weight, splits = 4 * noise_weight(noise), {}
-    fewer = min(max(10 * 0.003 / noise, 6), 15)
+    fewer = 10 * min(max(0.003 / noise, 0.6), 1.5)
     # For χ the one of the third network goes on from that of the second, for the correction it
     # begins anew.
     for name, iterations in (("second", TV_ITERATIONS), ("third", 6)):
