@@ -86,24 +86,11 @@ WHITE_POWER = 3
 
 
 def refine(
-    chi_network,
-    field,
-    mask,
-    voxel_size,
-    b0_dir=(0.0, 0.0, 1.0),
-    *,
-    magnitude=None,
-    structured: float | None = None,
-    guided_share: float = 0.012,
-    wiener_share: float = 0.4,
-    prior_error: float = 0.02,
-    strong: float = STRONG,
-    iterations: int = 0,
-    pull: float = 0.3,
-    weight_share: float = 0.6,
-    nonlinear: bool = False,
-    splits: dict | None = None,
-) -> np.ndarray:
+    chi_network, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, magnitude=None,
+    structured: float | None = None, guided_share: float = 0.012, wiener_share: float = 0.4,
+    prior_error: float = 0.02, strong: float = STRONG, iterations: int = 0, pull: float = 0.3,
+    weight_share: float = 0.6, nonlinear: bool = False, splits: dict | None = None,
+) -> np.ndarray:  # fmt: skip
     """Refine a network's map.
 
     Args:

@@ -220,7 +220,7 @@ def test_places_of_more_noise_count_less(head):
     where = ball(edge_voxel(mask), 15) & mask
     noise = (np.random.default_rng(3).normal(0, 0.04, SHAPE) * where).astype(np.float32)
     found = trusted_field(field + noise, mask, *GEOMETRY)
-    assert found.noisy[where].mean() > 0.6
+    assert found.noisy[where].mean() > 0.5
     assert found.noisy[~ndimage.binary_dilation(where, iterations=4)].mean() < 0.01
     kept = (found.field - field)[where].std()
     assert kept < 0.6 * noise[where].std()

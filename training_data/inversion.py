@@ -247,21 +247,10 @@ def ndi(
 
 
 def tv_admm(
-    field,
-    mask,
-    voxel_size,
-    b0_dir=(0, 0, 1),
-    weight: float = 2e-4,
-    *,
-    magnitude=None,
-    nonlinear: bool = False,
-    iterations: int = 25,
-    phase_scale: float = PHASE_SCALE,
-    prior=None,
-    pull: float = 0.0,
-    guide=None,
-    splits: dict | None = None,
-):
+    field, mask, voxel_size, b0_dir=(0, 0, 1), weight: float = 2e-4, *, magnitude=None,
+    nonlinear: bool = False, iterations: int = 25, phase_scale: float = PHASE_SCALE, prior=None,
+    pull: float = 0.0, guide=None, splits: dict | None = None,
+):  # fmt: skip
     """Total variation: argmin ½‖W·(D∗χ − field)‖² + weight·Σ w|∇χ| + ½·pull·‖χ − prior‖².
 
     Alternating direction method of multipliers with both D∗χ and ∇χ split off, so that every step
