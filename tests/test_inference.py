@@ -278,6 +278,41 @@ def test_total_variations_are_guided_by_the_first_map_of_each_network(networks, 
         make_spec({"inputs": ["field", "guided"]})
 
 
+def test_where_total_variation_ended_on_the_scans_own_grid_is_handed_on(networks, tmp_path):
+    save_network(*networks["inversion"], tmp_path / "first.h5")
+    keys = {"inputs": ["field", "tv", "first", "guided"], "filters": 2, "depth": 2, "norm": "none"}
+    model, spec = make_network(
+        tmp_path / "second.h5", keys | {"firstFile": str(tmp_path / "first.h5")}
+    )
+    views = views_of(subject_of((23, 31, 26)), spec["inputs"], choice="both")
+    splits, none = {}, {}
+    inference.predict_views(model, spec, views, splits=splits)
+    own = inference.scan_channels(spec, views[0].subject)["splits"]
+    assert own["chi"].std() > 0
+    np.testing.assert_allclose(splits["chi"], own["chi"], atol=1e-6)
+    inference.predict_views(model, spec, views[1:], splits=none)
+    assert none == {}
+
+
+@pytest.mark.parametrize("structured", [0.0, 1.0])
+def test_a_map_that_is_an_input_has_fewer_tiles(networks, tmp_path, monkeypatch, structured):
+    keys = {"filters": 2, "depth": 2, "norm": "none", "tile": 16}
+    make_network(tmp_path / "first.h5", keys | {"inputs": ["field", "tv"]})
+    keys |= {"inputs": ["field", "tv", "first"], "firstFile": str(tmp_path / "first.h5")}
+    model, spec = make_network(tmp_path / "second.h5", keys)
+    overlaps = []
+
+    def tiles(model, x, mask, edge, overlap, mirrors):
+        overlaps.append(overlap)
+        return mask
+
+    monkeypatch.setattr(inference, "_small_tiles", tiles)
+    monkeypatch.setattr(inference, "structured_of", lambda *_: structured)
+    predict(model, spec, subject_of((23, 31, 26)))
+    coarse, fine = inference.TILE_OVERLAP
+    assert overlaps == [coarse, fine if structured else coarse]
+
+
 @pytest.mark.parametrize(("first_share", "flat"), [(1.0, 0.0), (0.5, 0.0), (0.5, 0.3), (0.5, 1.0)])
 def test_the_first_map_has_its_share_where_errors_are_white(
     networks, tmp_path, monkeypatch, first_share, flat
