@@ -37,7 +37,7 @@ def ball(place, radius_mm: float) -> np.ndarray:
 def edge_voxel(mask) -> tuple[int, ...]:
     """A voxel at the lower rim of a mask."""
     places = np.argwhere(mask & ~ndimage.binary_erosion(mask, iterations=2))
-    return tuple(places[places[:, 2].argsort()[len(places) // 10]])
+    return tuple(places[places[:, 2].argsort(kind="stable")[len(places) // 10]])
 
 
 def noise_patch(mask):
@@ -220,10 +220,10 @@ def test_places_of_more_noise_count_less(head):
     where = ball(edge_voxel(mask), 15) & mask
     noise = (np.random.default_rng(3).normal(0, 0.04, SHAPE) * where).astype(np.float32)
     found = trusted_field(field + noise, mask, *GEOMETRY)
-    assert found.noisy[where].mean() > 0.5
+    assert found.noisy[where].mean() > 0.6
     assert found.noisy[~ndimage.binary_dilation(where, iterations=4)].mean() < 0.01
     kept = (found.field - field)[where].std()
-    assert kept < 0.75 * noise[where].std()
+    assert kept < 0.6 * noise[where].std()
 
 
 def test_a_constant_and_the_scale_of_a_field_decide_nothing(head):
