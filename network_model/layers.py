@@ -155,7 +155,7 @@ class JoinedConv3D(keras.layers.Layer):
         below, skip = inputs
         doubled = self.kernel[:, :, :, : self.below]
         for axis in range(3):
-            a, b, c = (ops.take(doubled, [i], axis=axis) for i in range(3))
+            a, b, c = ops.split(doubled, 3, axis=axis)
             doubled = ops.concatenate([c, b + c, a + b, a], axis=axis)
         doubled = ops.cast(ops.swapaxes(doubled, 3, 4), self.compute_dtype)
         joined = ops.cast(self.kernel[:, :, :, self.below :], self.compute_dtype)
@@ -164,9 +164,11 @@ class JoinedConv3D(keras.layers.Layer):
         return self.activation(out + self.bias if self.use_bias else out)
 
     def compute_output_shape(self, input_shape):
+        """Shape (batch, 2X, 2Y, 2Z, filters) for the list of both."""
         return (*input_shape[1][:-1], self.filters)
 
     def get_config(self):
+        """Arguments of the constructor, for `from_config`."""
         own = {
             "filters": self.filters,
             "use_bias": self.use_bias,

@@ -73,24 +73,41 @@ OFF_CONE_WIDTH = 0.25
 # and 55.81, 54.02 and 53.89, head 2002 after PDF 55.58 and 55.32.
 GIVEN_SHARE, GIVEN_POWER = 0.7, 3
 # Iterations of ADMM for guided total variation of χ from nothing, from where an earlier one with
-# another guide ended, and for that of a correction at a noise of `USUAL_NOISE` [ppm]. A correction
-# is better stopped early the more noise there is. Of 6, 10 and 15 as channels of the networks
-# (8, 15, 25 here) head 2001 at 0.0007 ppm has 19.5, 19.4, 18.9, head 2003 with voids 16.9, 16.4,
-# 16.7, head 2001 at 0.010 ppm 43.22 for 43.46 with the first. A piecewise constant map's is not:
-# FANSI's networks had 22.24 / 0.839 for 22.06 / 0.862.
+# another guide ended, and for that of a correction at a noise of `USUAL_NOISE` [ppm]. The more
+# noise there is the earlier a correction is stopped, down to `LEAST_OF_THEM`, that of a piecewise
+# constant map not at all. Of 6, 10 and 15 as channels of the networks (8, 15, 25 here) head 2001 at
+# 0.0007 ppm has 19.5, 19.4, 18.9, head 2003 with voids 16.9, 16.4, 16.7, head 2001 at 0.010 ppm
+# 43.22 with the first for 43.46. FANSI's networks had 22.24 / 0.839 for 22.06 / 0.862.
 GUIDED_ITERATIONS = (25, 8, 15)
 USUAL_NOISE, LEAST_OF_THEM = 0.003, 0.6
 # Total variation loses fast where errors are structured: best powers of 1 − `structured_share` on
 # heads 2001 and 2003 with errors of 0.15 and 0.3 of the field's spread are 2 and 4 or more.
 WHITE_POWER = 3
+# Arguments of `refine` that are no options of it.
+OF_THE_SCAN = (
+    "chi_network", "field", "mask", "voxel_size", "b0_dir", "magnitude", "structured", "splits"
+)  # fmt: skip
 
 
 def refine(
-    chi_network, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, magnitude=None,
-    structured: float | None = None, guided_share: float = 0.012, wiener_share: float = 0.4,
-    prior_error: float = 0.02, strong: float = STRONG, iterations: int = 0, pull: float = 0.3,
-    weight_share: float = 0.6, nonlinear: bool = False, splits: dict | None = None,
-) -> np.ndarray:  # fmt: skip
+    chi_network,
+    field,
+    mask,
+    voxel_size,
+    b0_dir=(0.0, 0.0, 1.0),
+    *,
+    magnitude=None,
+    structured: float | None = None,
+    splits: dict | None = None,
+    guided_share: float = 0.012,
+    wiener_share: float = 0.4,
+    prior_error: float = 0.02,
+    strong: float = STRONG,
+    iterations: int = 0,
+    pull: float = 0.3,
+    weight_share: float = 0.6,
+    nonlinear: bool = False,
+) -> np.ndarray:
     """Refine a network's map.
 
     Args:
@@ -99,6 +116,8 @@ def refine(
         voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
         magnitude: (X, Y, Z), any scale, or None; weighs the data of total variation and of ADMM.
         structured: `structured_share` of the field where it is known already.
+        splits: where total variation for χ ended as a channel of the networks, on this grid
+            (`guided_variations`); None: it begins anew.
         guided_share: share of the guided total variation in the mean where all errors are white and
             the noise is as large as the map's standard deviation; it grows as the noise falls.
         wiener_share: share of the Wiener inverse where all errors are structured, far from the
@@ -112,8 +131,6 @@ def refine(
         weight_share: α of step 5 over the weight that total variation alone would have.
         nonlinear: compare phases instead of fields in step 5. Off: a local field is unwrapped
             already, and beside a source of 1 ppm phases beyond π lead the descent to a wrong map.
-        splits: where total variation for χ ended as a channel of the networks, on this grid
-            (`guided_variations`); None: it begins anew.
 
     Returns:
         χ, (X, Y, Z) float32 [ppm], zero outside the mask.
@@ -121,11 +138,9 @@ def refine(
     Raises:
         ValueError: shapes that differ, or an empty mask.
     """
-    if not np.shape(chi_network) == np.shape(field) == np.shape(mask):
-        raise ValueError(
-            f"map {np.shape(chi_network)}, field {np.shape(field)} and mask {np.shape(mask)}: "
-            "expected one shape"
-        )
+    shapes = [np.shape(x) for x in (chi_network, field, mask)]
+    if len(set(shapes)) > 1:
+        raise ValueError("map {}, field {} and mask {}: expected one shape".format(*shapes))
     mask = np.asarray(mask) > 0
     chi = np.where(mask, chi_network, 0).astype(np.float32)
     measured = (field, mask, voxel_size, b0_dir)
@@ -136,8 +151,8 @@ def refine(
     geometry = (field, *measured[1:])
     noise = estimate_noise(*geometry)
     if guided_share and (white := (1 - structured) ** WHITE_POWER) > NEXT_TO_NOTHING:
-        options = {"noise": noise, "share": guided_share, "magnitude": magnitude}
-        mean = guided_mean(chi, *geometry, **options, splits=splits)
+        options = {"share": guided_share, "magnitude": magnitude, "splits": splits}
+        mean = guided_mean(chi, *geometry, noise=noise, **options)
         chi += np.float32(white) * (mean - chi)
     if wiener_share and structured > 0:
         chi = mean_off_cone(chi, *geometry, share=wiener_share * structured, sources=sources)
@@ -153,10 +168,8 @@ def refine(
 
 def check_options(options: dict) -> None:
     """Raise a ValueError for a name that is no option of `refine`, or a value of another kind."""
-    given = ("chi_network", "field", "mask", "voxel_size", "b0_dir", "magnitude", "structured")
-    given += ("splits",)
     parameters = inspect.signature(refine).parameters
-    known = {name: p.default for name, p in parameters.items() if name not in given}
+    known = {name: p.default for name, p in parameters.items() if name not in OF_THE_SCAN}
     for name, value in options.items():
         if name not in known:
             raise ValueError(f"refine option {name!r}: expected one of {', '.join(known)}")
@@ -288,14 +301,13 @@ def guided_variations(
         the one for χ, and the map plus the one for what it leaves of the field, (X, Y, Z) float32
         [ppm], zero outside the mask.
     """
-    begin, go_on, correct = iterations
-    correct *= float(np.clip(USUAL_NOISE / max(noise, 1e-9), LEAST_OF_THEM, begin / correct))
+    begin, go_on, usual = iterations
+    correct = float(np.clip(usual * USUAL_NOISE / max(noise, 1e-9), LEAST_OF_THEM * usual, begin))
     correct = round(correct + flat * (begin - correct))
     options = {"magnitude": magnitude, "guide": chi if guide is None else guide}
     geometry = (mask, voxel_size, b0_dir, GUIDED_WEIGHT * noise_weight(noise))
     left = np.where(mask, field - field_inside(chi, mask, voxel_size, b0_dir), 0).astype(np.float32)
-    invert = on_fastest(tv_admm)
-    number = go_on if splits else begin
+    invert, number = on_fastest(tv_admm), go_on if splits else begin
     sparse = invert(field, *geometry, **options, iterations=number, splits=splits)
     return sparse, chi + invert(left, *geometry, **options, iterations=correct)
 

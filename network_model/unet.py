@@ -47,6 +47,7 @@ BESIDE = {"below_file": FIRST, "white_file": "white", "structured_file": "struct
 APPLIED = ("first_share", "tile", *BESIDE)
 ARCHITECTURES = ("unet", "nonlocal_gated")
 NORMS = ("domain", "batch", "group", "instance", "none")
+CONVOLUTION = partial(layers.Conv3D, kernel_size=3, padding="same")
 
 
 def make_spec(config: dict) -> dict:
@@ -116,7 +117,7 @@ def build_unet(spec: dict, domains=("source", "target")) -> keras.Model:
         features = _each(NonLocal(name="nonlocal"), features)
     for d in reversed(range(depth - 1)):
         features = {name: [features[name], skips[d][name]] for name in domains}
-        features = level(features, f"up{d}", spec["filters"] * 2**d)
+        features = level(features, f"up{d}", spec["filters"] * 2**d, JoinedConv3D)
     chi = _output(spec, features, x)
     outputs = {f"{n}_chi": layers.Multiply(name=f"{n}_chi", dtype="float32")([chi[n], mask[n]])
                for n in domains}  # fmt: skip
@@ -152,20 +153,21 @@ def _each(layer, features: dict) -> dict:
 
 
 class _Level:
-    """Convolution, norm and ReLU, `convs_per_level` times, on every domain's tensor."""
+    """Convolution, norm and ReLU, `convs_per_level` times, on every domain's tensor.
+
+    The first convolution is a layer of the class `kind`, and its features are what that takes.
+    """
 
     def __init__(self, spec: dict, domains):
         self.spec, self.domains = spec, domains
 
-    def __call__(self, features: dict, name: str, filters: int) -> dict:
+    def __call__(self, features: dict, name: str, filters: int, kind=CONVOLUTION) -> dict:
         for i in range(self.spec["convs_per_level"]):
-            features = self._convolve(features, f"{name}_{i}", filters)
+            features = self._convolve(kind, features, f"{name}_{i}", filters)
+            kind = CONVOLUTION
         return features
 
-    def _convolve(self, features: dict, name: str, filters: int) -> dict:
-        kind = partial(layers.Conv3D, kernel_size=3, padding="same")
-        if isinstance(next(iter(features.values())), list):
-            kind = JoinedConv3D
+    def _convolve(self, kind, features: dict, name: str, filters: int) -> dict:
         make = {"use_bias": self.spec["use_bias"], "kernel_initializer": "he_uniform"}
         convolved = _each(kind(filters, name=f"{name}_conv", **make), features)
         relu = layers.ReLU(negative_slope=self.spec["negative_slope"])

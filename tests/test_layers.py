@@ -54,6 +54,7 @@ def test_joined_convolution_is_that_of_the_doubled_features_and_the_skip(policy,
     weights = [kernel, rng.standard_normal(7).astype(np.float32)][: 1 + use_bias]
     plain = keras.layers.Conv3D(7, 3, padding="same", use_bias=use_bias, activation="tanh")
     joined = JoinedConv3D(7, use_bias=use_bias, activation="tanh", dtype=policy)
+    joined = JoinedConv3D.from_config(joined.get_config())
     joined.build([below.shape, skip.shape])
     both = keras.layers.Concatenate()([keras.layers.UpSampling3D(2)(below), skip])
     plain.build(both.shape)

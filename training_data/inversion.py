@@ -247,10 +247,21 @@ def ndi(
 
 
 def tv_admm(
-    field, mask, voxel_size, b0_dir=(0, 0, 1), weight: float = 2e-4, *, magnitude=None,
-    nonlinear: bool = False, iterations: int = 25, phase_scale: float = PHASE_SCALE, prior=None,
-    pull: float = 0.0, guide=None, splits: dict | None = None,
-):  # fmt: skip
+    field,
+    mask,
+    voxel_size,
+    b0_dir=(0, 0, 1),
+    weight: float = 2e-4,
+    *,
+    magnitude=None,
+    nonlinear: bool = False,
+    iterations: int = 25,
+    phase_scale: float = PHASE_SCALE,
+    prior=None,
+    pull: float = 0.0,
+    guide=None,
+    splits: dict | None = None,
+):
     """Total variation: argmin ½‖W·(D∗χ − field)‖² + weight·Σ w|∇χ| + ½·pull·‖χ − prior‖².
 
     Alternating direction method of multipliers with both D∗χ and ∇χ split off, so that every step
@@ -279,32 +290,15 @@ def tv_admm(
     p = Problem(field, mask, voxel_size, b0_dir)
     data = _DataStep(p, magnitude, phase_scale if nonlinear else None)
     variation = _VariationStep(p, voxel_size, weight, guide)
-    pull = float(pull)  # a NumPy scalar would turn the volumes into float64
-    scale = pull + DATA_PENALTY * p.kernel**2 + variation.penalty * p.laplacian(voxel_size)
-    scale[0, 0, 0] = max(float(scale[0, 0, 0]), 1e-6)
-    scale = 1 / scale
-    from_field, from_edges = DATA_PENALTY * p.kernel * scale, variation.penalty * scale
-    chi_k = p.xp.zeros(p.kernel.shape, p.xp.complex64) if prior is None else p.fft(p.cut(prior))
-    pulled = pull * scale * chi_k if pull else None
+    inverse = _ChiStep(p, variation.penalty, p.laplacian(voxel_size), prior, float(pull))
     if splits:
-        chi_k = p.fft(_go_on(splits, data, variation))
-    predicted_k = chi_k * p.kernel
-
-    def next_spectra(at):
-        """χ and D∗χ of planes `at` from what the splits ask for."""
-        chi_k[at] = from_field[at] * data_k[at]
-        chi_k[at] += from_edges[at] * edges_k[at]
-        if pull:
-            chi_k[at] += pulled[at]
-        p.xp.multiply(chi_k[at], p.kernel[at], out=predicted_k[at])
-
-    # ifft may use its input's memory; both spectra are written anew in each iteration.
-    chi = p.ifft(chi_k)
+        inverse.begin(_go_on(splits, data, variation))
+    chi = inverse.chi()
     for _ in range(iterations):
         edges_k = p.fft(variation(chi))
-        data_k = p.fft(data(p.ifft(predicted_k)))
-        over_slabs(next_spectra, chi_k)
-        chi = p.ifft(chi_k)
+        data_k = p.fft(data(inverse.predicted()))
+        inverse(data_k, edges_k)
+        chi = inverse.chi()
     if splits is not None:
         ended = (chi, data.split, data.dual, *variation.sums)
         splits |= dict(zip(SPLITS, map(to_host, ended), strict=True))
@@ -312,11 +306,53 @@ def tv_admm(
 
 
 def _go_on(splits: dict, data, variation):
-    """Give both steps the splits where another call ended; its χ on the work grid."""
-    chi, data.split, data.dual, *variation.sums = (data.xp.array(splits[name]) for name in SPLITS)
+    """Give both steps the splits where another call ended, to work on; its χ on the work grid."""
+    chi, data.split, data.dual, *variation.sums = (data.xp.asarray(splits[x]) for x in SPLITS)
     if chi.shape != data.field.shape:
         raise ValueError(f"splits {chi.shape}: expected those of this mask, {data.field.shape}")
     return chi
+
+
+class _ChiStep:
+    """χ from both splits by a division in k-space; keeps the spectra of χ and of D∗χ."""
+
+    def __init__(self, problem, penalty: float, laplacian, prior, pull: float):
+        xp, kernel = problem.xp, problem.kernel
+        self.problem = problem
+        scale = pull + DATA_PENALTY * kernel**2 + penalty * laplacian
+        scale[0, 0, 0] = max(float(scale[0, 0, 0]), 1e-6)
+        scale = 1 / scale
+        self.from_field, self.from_edges = DATA_PENALTY * kernel * scale, penalty * scale
+        self.chi_k = xp.zeros(kernel.shape, xp.complex64)
+        self.predicted_k = xp.zeros_like(self.chi_k)
+        if prior is not None:
+            self.begin(problem.cut(prior))
+        self.pulled = pull * scale * self.chi_k if pull else None
+
+    def begin(self, chi) -> None:
+        """Take χ on the work grid [ppm] to start from."""
+        self.chi_k = self.problem.fft(chi)
+        self.predicted_k = self.chi_k * self.problem.kernel
+
+    def chi(self):
+        """χ on the work grid; its spectrum is used up until the next step."""
+        return self.problem.ifft(self.chi_k)
+
+    def predicted(self):
+        """D∗χ on the work grid; its spectrum is used up until the next step."""
+        return self.problem.ifft(self.predicted_k)
+
+    def __call__(self, data_k, edges_k) -> None:
+        """Spectra of χ and D∗χ anew from what both splits ask for."""
+        over_slabs(lambda at: self._step(at, data_k[at], edges_k[at]), self.chi_k)
+
+    def _step(self, at, data_k, edges_k):
+        chi_k = self.chi_k[at]
+        self.problem.xp.multiply(self.from_field[at], data_k, out=chi_k)
+        chi_k += self.from_edges[at] * edges_k
+        if self.pulled is not None:
+            chi_k += self.pulled[at]
+        self.problem.xp.multiply(chi_k, self.problem.kernel[at], out=self.predicted_k[at])
 
 
 class _DataStep:
