@@ -55,7 +55,7 @@ BYTES_PER_VALUE = 4
 # network that was tuned on the scan, and where its guided total variation has ended so far.
 SHARE, TUNED, SPLITS = "structured_share", "tuned", "splits"
 # Iterations of the channels `GUIDED`, as in `refine.GUIDED_ITERATIONS`.
-CHANNEL_ITERATIONS = (TV_ITERATIONS, 6, 10)
+CHANNEL_ITERATIONS = (TV_ITERATIONS, 10)
 BASE_GB = 1.0  # Keras, TensorFlow and the libraries
 VOLUME_COPIES = 50  # float32 copies of the whole volume that the input channels need
 GIB = 1024**3
@@ -186,7 +186,6 @@ def predict_views(
     *,
     mirrors: bool = False,
     tuned=None,
-    splits: dict | None = None,
 ) -> tuple[np.ndarray, float | None, float]:
     """Susceptibility of a scan on its own grid: the mean over the grids that a network sees it on.
 
@@ -198,7 +197,6 @@ def predict_views(
         views: as `align.views_of` returns them.
         tuned: on the grid of the first view, the map that the first of several networks has there
             after fine-tuning (`network_to_tune`), for the others to correct; or None.
-        splits: takes where guided total variation ended on the scan's own grid, for `refine`.
 
     Returns:
         χ, (X, Y, Z) float32 [ppm]; the `structured_share` of the scan where its own grid is among
@@ -219,8 +217,6 @@ def predict_views(
         subject, known = mended(spec, view.subject, known)
         if tuned is not None and view is views[0]:
             known = known | {TUNED: tuned}
-        if splits is not None and view.voxel_mm is None:
-            known = known | {SPLITS: splits}
         channels = scan_channels(spec, subject, memory_gb, mirrors, known)
         other = {"mirrors": mirrors, "coarser": len(views) == 1}  # cubes are another grid already
         seen = predict(model, spec, subject, memory_gb, channels=channels, **other)

@@ -263,9 +263,7 @@ def _invert(options: Options, subject: Subject, log, label: str):
         tuned = inference.network_to_tune(options.weights_file)
         inference.check_training_memory(tuned[1], views[0].subject, options.memory_gb)
     given = (model, spec, views, options.memory_gb)
-    splits = {}
-    kind = {"mirrors": options.mirrors, "splits": splits}
-    chi, structured, share = inference.predict_views(*given, **kind)
+    chi, structured, share = inference.predict_views(*given, mirrors=options.mirrors)
     if share < 0.99 * views[-1].share:  # less than was wanted
         log(f"flat regions: cubes, which would blur their edges, have {share:.2g} of the mean")
         aligned["align_share"] = share
@@ -281,7 +279,7 @@ def _invert(options: Options, subject: Subject, log, label: str):
         numbers = {"iterations": options.finetune, **dataclasses.asdict(tuning)}
         steps.append({"step": "fine-tuning", **numbers})
     if options.refine:
-        chi = refine_image(chi, subject, structured, splits, **options.refine_options)
+        chi = refine_image(chi, subject, structured, **options.refine_options)
         steps.append({"step": "image refinement", **_refine_numbers(options.refine_options)})
         log("refined the map on the field's own grid")
     return chi_network, np.array(chi, np.float32), steps

@@ -72,20 +72,24 @@ OFF_CONE_WIDTH = 0.25
 # shows. 0.7 and 1 of it, refined: measured 48.13 and 47.97, heads 2001 and 2003 with errors 56.18
 # and 55.81, 54.02 and 53.89, head 2002 after PDF 55.58 and 55.32.
 GIVEN_SHARE, GIVEN_POWER = 0.7, 3
-# Iterations of ADMM for guided total variation of χ from nothing, from where an earlier one with
-# another guide ended, and for that of a correction at a noise of `USUAL_NOISE` [ppm]. The more
-# noise there is the earlier a correction is stopped, down to `LEAST_OF_THEM`, that of a piecewise
-# constant map not at all. Of 6, 10 and 15 as channels of the networks (8, 15, 25 here) head 2001 at
-# 0.0007 ppm has 19.5, 19.4, 18.9, head 2003 with voids 16.9, 16.4, 16.7, head 2001 at 0.010 ppm
-# 43.22 with the first for 43.46. FANSI's networks had 22.24 / 0.839 for 22.06 / 0.862.
-GUIDED_ITERATIONS = (25, 8, 15)
+# Most iterations of ADMM for guided total variations, and those at a noise of `USUAL_NOISE` [ppm].
+# The more noise there is the earlier they are stopped, down to `LEAST_OF_THEM`, those of a map that
+# is piecewise constant not at all. Of χ 12, 15, 20, 25 have 28.41, 28.40, 28.37, 28.34 for head
+# 2001, and 49.08, 49.13, 49.19, 49.23 for COSMOS at 0.010 ppm. 25, 40 and 60 at most of both, head
+# 2001 at 0.0007 ppm 19.05, 18.84, 18.84, head 2003 without texture 15.73 / 0.822, 15.14 / 0.826,
+# 15.05 / 0.820. Of a correction 6, 10 and 15 as channels of the networks (8, 15, 25 here), head
+# 2003 with voids 16.9, 16.4, 16.7, head 2001 at 0.010 ppm 43.22 with the first for 43.46; FANSI's
+# networks had 22.24 / 0.839 for 22.06 / 0.862.
+GUIDED_ITERATIONS = (40, 15)
 USUAL_NOISE, LEAST_OF_THEM = 0.003, 0.6
+# Of χ as a network's channel, from where the one guided by the network before ended.
+GONE_ON = 6
 # Total variation loses fast where errors are structured: best powers of 1 − `structured_share` on
 # heads 2001 and 2003 with errors of 0.15 and 0.3 of the field's spread are 2 and 4 or more.
 WHITE_POWER = 3
 # Arguments of `refine` that are no options of it.
 OF_THE_SCAN = (
-    "chi_network", "field", "mask", "voxel_size", "b0_dir", "magnitude", "structured", "splits"
+    "chi_network", "field", "mask", "voxel_size", "b0_dir", "magnitude", "structured"
 )  # fmt: skip
 
 
@@ -98,7 +102,6 @@ def refine(
     *,
     magnitude=None,
     structured: float | None = None,
-    splits: dict | None = None,
     guided_share: float = 0.012,
     wiener_share: float = 0.4,
     prior_error: float = 0.02,
@@ -116,8 +119,6 @@ def refine(
         voxel_size: 3 floats [mm]; b0_dir: direction of B0 in voxel axes.
         magnitude: (X, Y, Z), any scale, or None; weighs the data of total variation and of ADMM.
         structured: `structured_share` of the field where it is known already.
-        splits: where total variation for χ ended as a channel of the networks, on this grid
-            (`guided_variations`); None: it begins anew.
         guided_share: share of the guided total variation in the mean where all errors are white and
             the noise is as large as the map's standard deviation; it grows as the noise falls.
         wiener_share: share of the Wiener inverse where all errors are structured, far from the
@@ -151,8 +152,8 @@ def refine(
     geometry = (field, *measured[1:])
     noise = estimate_noise(*geometry)
     if guided_share and (white := (1 - structured) ** WHITE_POWER) > NEXT_TO_NOTHING:
-        options = {"share": guided_share, "magnitude": magnitude, "splits": splits}
-        mean = guided_mean(chi, *geometry, noise=noise, **options)
+        options = {"noise": noise, "share": guided_share, "magnitude": magnitude}
+        mean = guided_mean(chi, *geometry, **options)
         chi += np.float32(white) * (mean - chi)
     if wiener_share and structured > 0:
         chi = mean_off_cone(chi, *geometry, share=wiener_share * structured, sources=sources)
@@ -178,14 +179,13 @@ def check_options(options: dict) -> None:
             raise ValueError(f"refine option {name}={value!r}: expected such as {known[name]!r}")
 
 
-def refine_image(chi, subject, structured=None, splits=None, **options) -> np.ndarray:
+def refine_image(chi, subject, structured=None, **options) -> np.ndarray:
     """`refine` on a subject: the map moves instead of the weights.
 
     Args:
         chi: the network's map, (X, Y, Z) [ppm].
         subject: a `Subject`.
         structured: `structured_share` of the subject's field where it is known already.
-        splits: as in `refine`.
         options: further keywords of `refine`.
 
     Raises:
@@ -193,7 +193,7 @@ def refine_image(chi, subject, structured=None, splits=None, **options) -> np.nd
     """
     check_options(options)
     geometry = (subject.mask, subject.voxel_size, subject.b0_dir)
-    known = {"magnitude": subject.magnitude, "structured": structured, "splits": splits}
+    known = {"magnitude": subject.magnitude, "structured": structured}
     return refine(chi, subject.field, *geometry, **known, **options)
 
 
@@ -234,8 +234,7 @@ def mean_off_cone(
 
 
 def guided_mean(
-    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, noise, share=0.012, magnitude=None,
-    splits=None,
+    chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, noise, share=0.012, magnitude=None
 ) -> np.ndarray:  # fmt: skip
     """Mean of a map and two total variations that are guided by it, by the scan's noise.
 
@@ -247,7 +246,6 @@ def guided_mean(
         share: of total variation for χ in the mean, where the noise is the map's standard
             deviation and the map has texture; of the correction, twice as much is added to the map.
         magnitude: (X, Y, Z), any scale, or None; weighs the data.
-        splits: as in `guided_variations`.
 
     Returns:
         χ, (X, Y, Z) float32 [ppm], zero outside the mask.
@@ -260,7 +258,7 @@ def guided_mean(
     guide, chi = _softened(chi, mask, voxel_size, flat)
     sparse, corrected = guided_variations(
         chi, field, mask, voxel_size, b0_dir, noise=noise, flat=flat, magnitude=magnitude,
-        guide=guide, splits=splits,
+        guide=guide,
     )  # fmt: skip
     corrected = chi + np.float32(min(2 * share, 1)) * (corrected - chi)
     return corrected + np.float32(share) * (sparse - corrected)
@@ -292,24 +290,26 @@ def guided_variations(
     Args:
         chi, field, mask, voxel_size, b0_dir, noise, magnitude: as in `guided_mean`.
         flat: `flat_share` of χ.
-        iterations: of ADMM; see `GUIDED_ITERATIONS`.
+        iterations: of ADMM, the most and the usual ones; see `GUIDED_ITERATIONS`.
         guide: where edges cost little, (X, Y, Z) [ppm]; None: where `chi` has them.
-        splits: where the one for χ ended with another guide in the same mask, to go on from there,
-            or empty; then it holds where this one ends. None: it begins anew.
+        splits: where the one for χ ended with another guide in the same mask, to go on from there
+            with `GONE_ON` iterations, or empty: it has the most of them. Then it holds where this
+            one ends. None: it has as many as the correction.
 
     Returns:
         the one for χ, and the map plus the one for what it leaves of the field, (X, Y, Z) float32
         [ppm], zero outside the mask.
     """
-    begin, go_on, usual = iterations
-    correct = float(np.clip(usual * USUAL_NOISE / max(noise, 1e-9), LEAST_OF_THEM * usual, begin))
-    correct = round(correct + flat * (begin - correct))
+    most, usual = iterations
+    number = float(np.clip(usual * USUAL_NOISE / max(noise, 1e-9), LEAST_OF_THEM * usual, most))
+    number = round(number + flat * (most - number))
+    of_chi = number if splits is None else GONE_ON if splits else most
     options = {"magnitude": magnitude, "guide": chi if guide is None else guide}
     geometry = (mask, voxel_size, b0_dir, GUIDED_WEIGHT * noise_weight(noise))
     left = np.where(mask, field - field_inside(chi, mask, voxel_size, b0_dir), 0).astype(np.float32)
-    invert, number = on_fastest(tv_admm), go_on if splits else begin
-    sparse = invert(field, *geometry, **options, iterations=number, splits=splits)
-    return sparse, chi + invert(left, *geometry, **options, iterations=correct)
+    invert = on_fastest(tv_admm)
+    sparse = invert(field, *geometry, **options, iterations=of_chi, splits=splits)
+    return sparse, chi + invert(left, *geometry, **options, iterations=number)
 
 
 def towards_data(chi, field, mask, voxel_size, b0_dir=(0.0, 0.0, 1.0), *, structured: float):

@@ -59,11 +59,10 @@ def reconstruct_case(method: str, subject, network, config: dict, before: dict) 
         before["trusted"] = trusted_subject(subject)[0]
     subject = before["trusted"]
     if method == "refined":
-        return refine_image(before["network"], subject, splits=before["splits"])
+        return refine_image(before["network"], subject)
     given = (*network, views_of(subject, network[1]["inputs"]), None)
     if method == "network":
-        before["splits"] = {}
-        return predict_views(*given, mirrors=config["mirrors"], splits=before["splits"])[0]
+        return predict_views(*given, mirrors=config["mirrors"])[0]
     # A fresh network each time: fine-tuning moves its weights.
     tuned = network_to_tune(config["weightsFile"])
     tuning = Tuning(learning_rate=config["learning_rate"])

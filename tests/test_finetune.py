@@ -134,7 +134,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(scan, tmp_path, monkeypatch, cap
 
 @pytest.mark.parametrize("method", ["image", "both"])
 def test_the_map_is_refined_after_the_network(scan, tmp_path, monkeypatch, method):
-    def refine(chi_network, field, mask, voxel_size, b0_dir, magnitude, structured, splits):
+    def refine(chi_network, field, mask, voxel_size, b0_dir, magnitude, structured):
         assert field.shape == mask.shape == chi_network.shape == magnitude.shape
         return 2 * chi_network
 

@@ -278,22 +278,6 @@ def test_total_variations_are_guided_by_the_first_map_of_each_network(networks, 
         make_spec({"inputs": ["field", "guided"]})
 
 
-def test_where_total_variation_ended_on_the_scans_own_grid_is_handed_on(networks, tmp_path):
-    save_network(*networks["inversion"], tmp_path / "first.h5")
-    keys = {"inputs": ["field", "tv", "first", "guided"], "filters": 2, "depth": 2, "norm": "none"}
-    model, spec = make_network(
-        tmp_path / "second.h5", keys | {"firstFile": str(tmp_path / "first.h5")}
-    )
-    views = views_of(subject_of((23, 31, 26)), spec["inputs"], choice="both")
-    splits, none = {}, {}
-    inference.predict_views(model, spec, views, splits=splits)
-    own = inference.scan_channels(spec, views[0].subject)["splits"]
-    assert own["chi"].std() > 0
-    np.testing.assert_allclose(splits["chi"], own["chi"], atol=1e-6)
-    inference.predict_views(model, spec, views[1:], splits=none)
-    assert none == {}
-
-
 @pytest.mark.parametrize("structured", [0.0, 1.0])
 def test_a_map_that_is_an_input_has_fewer_tiles(networks, tmp_path, monkeypatch, structured):
     keys = {"filters": 2, "depth": 2, "norm": "none", "tile": 16}

@@ -10,6 +10,7 @@ from network_model.refine import (
     flat_share,
     flatness,
     guided_mean,
+    guided_variations,
     mean_off_cone,
     refine,
     structured_share,
@@ -18,7 +19,7 @@ from network_model.refine import (
 from network_model.strong import fit_strong, mend_field, strong_sources
 from training_data.channels import make_channels
 from training_data.dipole import dipole_kernel, field_inside, forward_field
-from training_data.inversion import wiener
+from training_data.inversion import noise_weight, tv_admm, wiener
 from training_data.noise import add_complex_noise, smooth_noise
 from training_data.phantom import make_head
 from training_data.randomlabels import make_random_labels
@@ -301,6 +302,21 @@ def test_finest_detail_is_damped_and_strong_sources_are_not():
         kept, rel=0.05
     )
     assert found[far] @ slow[far] / (slow[far] @ slow[far]) == pytest.approx(1, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("noise", "flat", "number"),
+    [(0.003, 0, 15), (0.002, 0, 22), (1e-4, 0, 40), (0.01, 0, 9), (0.01, 1, 40)],
+)
+def test_guided_variations_are_stopped_the_earlier_the_more_noise(scan, noise, flat, number):
+    chi, field, mask = scan
+    geometry = (mask, VOXEL, B0)
+    map_ = 0.8 * chi
+    found = guided_variations(map_, field, *geometry, noise=noise, flat=flat)
+    options = {"weight": 4 * noise_weight(noise), "guide": map_, "iterations": number}
+    np.testing.assert_array_equal(found[0], tv_admm(field, *geometry, **options))
+    left = ((field - field_inside(map_, *geometry)) * mask).astype(np.float32)
+    np.testing.assert_array_equal(found[1], map_ + tv_admm(left, *geometry, **options))
 
 
 def test_a_void_does_not_spoil_the_refined_map(void, bleeding):
