@@ -47,6 +47,10 @@ CORRECTED = 0.3
 # trained: at 2 mm the measured field has 47.1 / 0.671 and 47.6 / 0.663.
 COARSER, COARSER_SHARE = 1.2, 1 / 3
 RAMP = 16  # voxels over which two tiles are blended
+# Tiles of a patch's size that go through a network together: the first of these numbers that the
+# last batch is short of by least. 1, 2, 3, 4, 8 at once take 0.105, 0.098, 0.096, 0.095, 0.094 s
+# each (two cores with AVX2), to the same bits.
+TILES_AT_ONCE = (4, 3, 2)
 # Measured peaks on a CPU, in copies of the first level's features.
 FORWARD_COPIES = 9
 TRAINING_COPIES = 20
@@ -529,17 +533,23 @@ def _small_tiles(model, x, mask, edge: int, overlap: float, mirrors: bool) -> np
     ramp = np.sin(np.pi * (np.arange(edge, dtype=np.float32) + 0.5) / edge) ** 2
     weight = ramp[:, None, None] * ramp[:, None] * ramp
     total, weights = np.zeros(wide.shape, np.float32), np.zeros(wide.shape, np.float32)
+    tiles = []
     for place in itertools.product(*(range(len(s)) for s in starts)):
-        corner = [s[i] for s, i in zip(starts, place, strict=True)]
-        at = tuple(slice(c, c + edge) for c in corner)
-        if not wide[at].any():
-            continue
+        at = tuple(slice(s[i], s[i] + edge) for s, i in zip(starts, place, strict=True))
         axes = tuple(axis for axis in range(3) if mirrors and place[axis] % 2)
         exchange = (1, 0) if mirrors and sum(place) % 2 else (0, 1)
-        given = (np.moveaxis(np.flip(v[at], axes), (0, 1), exchange) for v in (x, wide))
-        out = _whole(model, *map(np.ascontiguousarray, given))
-        total[at] += weight * np.flip(np.moveaxis(out, (0, 1), exchange), axes)
-        weights[at] += weight
+        if wide[at].any():
+            tiles.append((at, axes, exchange))
+    number = min(TILES_AT_ONCE, key=lambda n: -len(tiles) % n)
+    for some in (tiles[i : i + number] for i in range(0, len(tiles), number)):
+        given = (
+            [np.moveaxis(np.flip(v[at], axes), (0, 1), exchange) for at, axes, exchange in some]
+            for v in (x, wide)
+        )
+        answers = _answers(model, *map(np.stack, given))
+        for (at, axes, exchange), out in zip(some, answers, strict=True):
+            total[at] += weight * np.flip(np.moveaxis(out, (0, 1), exchange), axes)
+            weights[at] += weight
     np.divide(total, weights, out=total, where=weights > 0)
     return total[tuple(slice(n) for n in mask.shape)]
 
@@ -552,8 +562,13 @@ def overlapping_starts(size: int, edge: int, overlap: float) -> list[int]:
 
 def _whole(model, x, mask) -> np.ndarray:
     """Output (X, Y, Z) of the network for one grid, in network units."""
-    inputs = {"target_x": x[None], "target_mask": mask[None, ..., None]}
-    return np.asarray(model.predict_on_batch(inputs)["target_chi"], np.float32)[0, ..., 0]
+    return _answers(model, x[None], mask[None])[0]
+
+
+def _answers(model, x, masks) -> np.ndarray:
+    """Output (N, X, Y, Z) of the network for N grids of one size, in network units."""
+    inputs = {"target_x": x, "target_mask": masks[..., None]}
+    return np.asarray(model.predict_on_batch(inputs)["target_chi"], np.float32)[..., 0]
 
 
 def _tiled(model, spec, x, mask, tile) -> np.ndarray:
