@@ -60,7 +60,7 @@ BYTES_PER_VALUE = 4
 SHARE, TUNED, SPLITS = "structured_share", "tuned", "splits"
 # Iterations of the channels `GUIDED`, as in `refine.GUIDED_ITERATIONS`.
 CHANNEL_ITERATIONS = (TV_ITERATIONS, 10)
-BASE_GB = 1.0  # Keras, TensorFlow and the libraries
+BASE_GB = 1.2  # Keras, TensorFlow and the libraries, and `TILES_AT_ONCE`
 VOLUME_COPIES = 50  # float32 copies of the whole volume that the input channels need
 GIB = 1024**3
 

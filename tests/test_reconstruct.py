@@ -27,7 +27,7 @@ from scipy.ndimage import binary_erosion
 
 from network_model.align import Alignment, rotation_to_z, tilt_degrees, views_of
 from network_model.finetune import fine_tune
-from network_model.inference import network_to_tune, predict, predict_views
+from network_model.inference import BASE_GB, network_to_tune, predict, predict_views
 from network_model.pack import main as pack
 from network_model.reconstruct import command, gigabytes
 from network_model.subject import GAMMA_MHZ_PER_T, load_subject, make_subject
@@ -298,7 +298,8 @@ def test_elongated_voxels_are_seen_as_cubes_too(scan, reference_run, tmp_path, c
 
 
 def test_cubes_that_exceed_the_memory_are_left_out(scan, reference_run, tmp_path, capsys):
-    alone, sidecar = run(scan, tmp_path / "chi.nii.gz", "--align", "both", "--memory", "1034M")
+    memory = f"{1024 * BASE_GB + 10:.0f}M"
+    alone, sidecar = run(scan, tmp_path / "chi.nii.gz", "--align", "both", "--memory", memory)
     assert "cubes would exceed the memory" in capsys.readouterr().out
     assert "align_voxel_mm" not in sidecar["Steps"][0]
     np.testing.assert_allclose(alone.data, reference_run[0].data, atol=1e-6)
