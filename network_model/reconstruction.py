@@ -6,7 +6,6 @@ Bad input is refused before Keras is loaded, and nothing is written before every
 import contextlib
 import dataclasses
 import importlib.util
-import inspect
 import json
 import os
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import numpy as np
 from network_model.align import check_choice, views_of
 from network_model.mending import look_through
 from network_model.plausibility import noise_note, scan_warnings
-from network_model.refine import check_options, refine, refine_image
+from network_model.refine import check_options, default_options, refine_image
 from network_model.sidecar import describe, sidecar_path
 from network_model.subject import Scan, Subject, load_subject
 from network_model.tuning import Tuning
@@ -280,7 +279,8 @@ def _invert(options: Options, subject: Subject, log, label: str):
         steps.append({"step": "fine-tuning", **numbers})
     if options.refine:
         chi = refine_image(chi, subject, structured, **options.refine_options)
-        steps.append({"step": "image refinement", **_refine_numbers(options.refine_options)})
+        numbers = default_options() | options.refine_options
+        steps.append({"step": "image refinement", **numbers})
         log("refined the map on the field's own grid")
     return chi_network, np.array(chi, np.float32), steps
 
@@ -295,12 +295,6 @@ def _aligned(views, log) -> dict:
     else:
         log(f"resampled to {view.voxel_mm:.3g} mm with B0 along z for the network")
     return {"align_voxel_mm": view.voxel_mm, "align_share": view.share}
-
-
-def _refine_numbers(changed: dict) -> dict:
-    """Keyword parameters of the refinement that were in force."""
-    defaults = {n: p.default for n, p in inspect.signature(refine).parameters.items()}
-    return {n: v for n, v in (defaults | changed).items() if isinstance(v, (int, float, str))}
 
 
 def _reference_mask(reference: str, subject: Subject):

@@ -87,10 +87,6 @@ GONE_ON = 6
 # Total variation loses fast where errors are structured: best powers of 1 − `structured_share` on
 # heads 2001 and 2003 with errors of 0.15 and 0.3 of the field's spread are 2 and 4 or more.
 WHITE_POWER = 3
-# Arguments of `refine` that are no options of it.
-OF_THE_SCAN = (
-    "chi_network", "field", "mask", "voxel_size", "b0_dir", "magnitude", "structured"
-)  # fmt: skip
 
 
 def refine(
@@ -167,10 +163,15 @@ def refine(
     return chi.astype(np.float32)
 
 
+def default_options() -> dict:
+    """Options of `refine` and their defaults: its arguments that are numbers or switches."""
+    defaults = {name: p.default for name, p in inspect.signature(refine).parameters.items()}
+    return {name: value for name, value in defaults.items() if isinstance(value, (int, float))}
+
+
 def check_options(options: dict) -> None:
     """Raise a ValueError for a name that is no option of `refine`, or a value of another kind."""
-    parameters = inspect.signature(refine).parameters
-    known = {name: p.default for name, p in parameters.items() if name not in OF_THE_SCAN}
+    known = default_options()
     for name, value in options.items():
         if name not in known:
             raise ValueError(f"refine option {name!r}: expected one of {', '.join(known)}")

@@ -59,10 +59,11 @@ def reconstruct_case(method: str, subject, network, config: dict, before: dict) 
         before["trusted"] = trusted_subject(subject)[0]
     subject = before["trusted"]
     if method == "refined":
-        return refine_image(before["network"], subject)
+        return refine_image(before["network"], subject, before["structured"])
     given = (*network, views_of(subject, network[1]["inputs"]), None)
     if method == "network":
-        return predict_views(*given, mirrors=config["mirrors"])[0]
+        chi, before["structured"], _ = predict_views(*given, mirrors=config["mirrors"])
+        return chi
     # A fresh network each time: fine-tuning moves its weights.
     tuned = network_to_tune(config["weightsFile"])
     tuning = Tuning(learning_rate=config["learning_rate"])
