@@ -5,8 +5,8 @@
 Crops each map to its mask's box, pads it to at least the patch size and cuts patches at a stride.
 The file holds `field`, `chi`, `mask` (N, x, y, z), `extra` (N, x, y, z, channels) where `inputs`
 asks for more, `sample` (N,) and `corner` (N, 3): one chunk = one patch; and the attributes `inputs`
-and `first_sha256`, of firstFile. Each map is first finished in a part file of its own; a run that
-was killed goes on with the first part that is missing.
+and `first_sha256`, of firstFile, with those of the files it names. Each map is first finished in a
+part file of its own; a run that was killed goes on with the first part that is missing.
 """
 
 import os
@@ -17,9 +17,10 @@ import h5py
 import numpy as np
 
 from configs import run_step, save_config
+from network_model.weight_files import named_hashes
 from training_data.channels import FIRST, check_inputs, extra_channels, make_channels
 from training_data.nifti import check_same_grid, read_volume
-from training_data.origin import file_hashes, made_with
+from training_data.origin import made_with
 from training_data.patchfile import create_patch_dataset, merge_parts
 from training_data.samples import (
     FIELD_FILE,
@@ -123,7 +124,7 @@ def main(config: dict) -> None:
     folders = sample_folders(source, FIELD_FILE)
     names = [f.name for f in folders]
     maps = f"{len(names)}, {names[0]} to {names[-1]}"
-    first = file_hashes(first=config["firstFile"]) if FIRST in config["inputs"] else {}
+    first = named_hashes("first", config["firstFile"]) if FIRST in config["inputs"] else {}
     used = config | made_with(source) | first | {"samples": maps}
     save_config(used, target.parent, free=("run", "dstFile", "processes"))
     parts_folder = target.parent / f"{target.stem}_parts"
@@ -140,7 +141,6 @@ def main(config: dict) -> None:
         write_part(folder, parts[folder], config)
 
     for_each_map(todo, work, TAG, len(folders), config["processes"])
-
     count = merge_parts(list(parts.values()), target, {"inputs": config["inputs"], **first})
     shutil.rmtree(parts_folder)
     print(f"{TAG} {count} patches of {len(folders)} maps in {target}", flush=True)

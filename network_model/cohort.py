@@ -28,15 +28,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from network_model.bids import ScanFiles, dataset_files, find_scans, source_uri
-from network_model.reconstruction import (
-    REGIONS,
-    Options,
-    check_numbers,
-    reconstruct,
-    weights_hashes,
-)
+from network_model.reconstruction import REGIONS, Options, check_numbers, reconstruct
 from network_model.sidecar import read_sidecar, sidecar_number, sidecar_path, tool_version
 from network_model.subject import DEFAULT_ECHO
+from network_model.weight_files import weights_hashes
 from training_data.backend import cores
 
 COLUMNS = {

@@ -9,10 +9,10 @@ import importlib.util
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from network_model.align import check_choice, views_of
@@ -22,10 +22,9 @@ from network_model.refine import check_options, default_options, refine_image
 from network_model.sidecar import describe, sidecar_path
 from network_model.subject import Scan, Subject, load_subject
 from network_model.tuning import Tuning
-from training_data.channels import FIRST
+from network_model.weight_files import weights_hashes
 from training_data.dipole import field_inside
 from training_data.nifti import SUFFIXES, check_same_grid, read_mask, read_volume, to_canonical
-from training_data.origin import file_hash
 
 REGIONS = ("none", "brain")  # references that are no file
 
@@ -124,8 +123,9 @@ def reconstruct(
     reference = _reference_mask(options.reference, subject)
     labels = _labels(options.labels_file, subject)
     trusted, course, mended, doubts = subject, 0, {}, []
-    if options.mend:
-        trusted, course, mended, doubts = look_through(subject)
+    with _while_importing("network_model.quiet"):
+        if options.mend:
+            trusted, course, mended, doubts = look_through(subject)
     local = dataclasses.replace(subject, field=subject.field - course)
     sigma, note = noise_note(local)
     warnings = subject.warnings + scan_warnings(local) + doubts
@@ -150,62 +150,24 @@ def reconstruct(
     return result
 
 
+@contextlib.contextmanager
+def _while_importing(name: str):
+    """Import a module on another thread; the block ends when that has ended, too.
+
+    Keras and TensorFlow are seconds of one core, which the look through a field need not wait for.
+    What `quiet` turns away of standard error meanwhile is not an error's line: that waits as well.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        imported = pool.submit(importlib.import_module, name)
+        yield
+        imported.result()
+
+
 def _summary(p: dict) -> str:
     return (
         f"chi {p['BrainMean_ppm']:.4f} ± {p['BrainSD_ppm']:.4f} ppm, misfit "
         f"{p['MisfitNetwork_ppm']:.4f} → {p['Misfit_ppm']:.4f} ppm"
     )
-
-
-def check_weights(path) -> str:
-    """SHA-256 of a weights file, compared with `SHA256SUMS` beside it where that lists the file.
-
-    Raises:
-        ValueError: the file is missing, not the one that was listed, or no network.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such weights; name a file that step 4 wrote, or fetch them")
-    digest = file_hash(path)
-    sums = path.parent / "SHA256SUMS"
-    lines = [line.split() for line in sums.read_text().splitlines()] if sums.is_file() else []
-    listed = {words[1].lstrip("*"): words[0] for words in lines if len(words) == 2}
-    if listed.get(path.name, digest) != digest:
-        raise ValueError(f"{path}: damaged or changed, its SHA-256 is not that of {sums}")
-    try:
-        with h5py.File(path) as file:
-            file.attrs["spec"]
-    except (OSError, KeyError) as error:
-        raise ValueError(f"{path}: not a weights file of this project ({error})") from error
-    return digest
-
-
-def weights_hashes(path) -> dict[Path, str]:
-    """File → SHA-256 of a network, and of those that its specification names beside it.
-
-    Raises:
-        ValueError: as `check_weights`; or the network corrects the map of one in another file.
-    """
-    hashes = _hashes_beside(Path(path))
-    with h5py.File(path) as file:
-        spec = json.loads(file.attrs["spec"])
-        if FIRST in spec["inputs"] and FIRST not in file and not spec.get("below_file"):
-            raise ValueError(
-                f"{path}: holds a network that corrects the map of another file's, and not that "
-                "one; name the file that names this one"
-            )
-    return hashes
-
-
-def _hashes_beside(path: Path) -> dict[Path, str]:
-    """`check_weights` of a file, of those that it names, of those that they name."""
-    hashes = {path: check_weights(path)}
-    with h5py.File(path) as file:
-        spec = json.loads(file.attrs["spec"])
-    for key, name in spec.items():
-        if key.endswith("_file") and name:
-            hashes |= _hashes_beside(path.with_name(name))
-    return hashes
 
 
 def check_numbers(options: Options) -> None:

@@ -26,9 +26,9 @@ from network_model.finetune import fine_tune
 from network_model.inference import load_to_predict, network_to_tune, predict_views
 from network_model.mending import trusted_subject
 from network_model.metrics import csv_text, score, table
-from network_model.reconstruction import weights_hashes
 from network_model.refine import refine_image
 from network_model.tuning import Tuning
+from network_model.weight_files import weights_hashes
 from training_data.inversion import CLASSICAL, invert
 
 TAG = "[scorecard]"

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from configs import PROJECT_ROOT, die, load_config
-from network_model.reconstruction import weights_hashes
+from network_model.weight_files import weights_hashes
 
 TAG = "[qsm-ci]"
 PACKAGES = ("network_model", "training_data")

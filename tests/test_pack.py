@@ -9,10 +9,10 @@ from scans import INVERSION, KERAS_ON_NUMPY, PLAIN, VOXEL, make_network, make_sc
 from network_model import inference
 from network_model.inference import predict
 from network_model.pack import main
-from network_model.reconstruction import check_weights, weights_hashes
 from network_model.refine import structured_share, towards_data
 from network_model.subject import make_subject
 from network_model.unet import load_network, make_spec, read_spec
+from network_model.weight_files import check_weights, weights_hashes
 
 pytestmark = KERAS_ON_NUMPY
 

@@ -1,6 +1,7 @@
 """Step 3 through its main: what a patch holds, where it is from, and runs that were cut short."""
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -196,17 +197,32 @@ def test_maps_and_fields_made_with_other_parameters_are_refused(tmp_path):
     run(source, folder).close()
 
 
+def write_weights(path, **spec):
+    """A file that is hashed as a network, with its specification alone; its SHA-256."""
+    with h5py.File(path, "w") as file:
+        file.attrs["spec"] = json.dumps({"inputs": ["field", "mask"]} | spec)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def test_patches_of_another_first_network_are_refused(maps, tmp_path, monkeypatch):
-    weights = tmp_path / "first.h5"
-    weights.write_bytes(b"one")
+    weights, beside = tmp_path / "top.h5", tmp_path / "below.h5"
+    digests = [
+        write_weights(weights, inputs=["field", "mask", "first"], below_file="below.h5"),
+        write_weights(beside),
+    ]
     monkeypatch.setattr(
         "genRDFPatchesSyn.input_channels",
         lambda field, sample, names, file: dict.fromkeys(names, field),
     )
     keys = {"inputs": ["field", "mask", "first"], "firstFile": str(weights)}
-    digest = run(maps, tmp_path / "out", **keys).attrs["first_sha256"]
-    assert digest == hashlib.sha256(b"one").hexdigest()
-    weights.write_bytes(b"other")
+    attributes = run(maps, tmp_path / "out", **keys).attrs
+    assert [attributes[f"{name}_sha256"] for name in ("first", "below")] == digests
+    write_weights(beside, filters=8)
+    with pytest.raises(ValueError, match="was made with below_sha256="):
+        run(maps, tmp_path / "out", **keys)
+    write_weights(beside)
+    run(maps, tmp_path / "out", **keys).close()
+    write_weights(weights, inputs=["field", "mask", "first"], below_file="below.h5", filters=8)
     with pytest.raises(ValueError, match="was made with first_sha256="):
         run(maps, tmp_path / "out", **keys)
     assert "first_sha256" not in run(maps, tmp_path / "plain", firstFile=str(weights)).attrs

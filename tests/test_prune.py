@@ -7,8 +7,8 @@ from scans import INVERSION, KERAS_ON_NUMPY, PLAIN, make_network
 
 from network_model.pack import main as pack
 from network_model.prune import main, pruned
-from network_model.reconstruction import check_weights
 from network_model.unet import load_network, read_spec
+from network_model.weight_files import check_weights
 
 pytestmark = KERAS_ON_NUMPY
 TWO = INVERSION | {"norm": "none", "use_bias": False, "depth": 2, "convs_per_level": 2}
