@@ -110,8 +110,8 @@ def write_text(path: str | Path, text: str) -> None:
 def run_step(step: str, main) -> None:
     """Entry point of a numbered script: load and print its config, run ``main(config)``.
 
-    A ValueError or OSError, the kinds that bad input raises, and a library that is not installed
-    become one line and exit status 1.
+    A ValueError or OSError, the kinds that bad input raises, a library that is not installed and a
+    lack of memory become one line and exit status 1.
     ``--help`` prints the step's config with its comments.
     """
     number = step.removeprefix("step").replace("_", " ", 1)
@@ -124,6 +124,8 @@ def run_step(step: str, main) -> None:
         main(config)
     except (ValueError, OSError, ImportError) as error:
         die(f"[{number}] {error}")
+    except MemoryError as error:
+        die(f"[{number}] out of memory ({error}); smaller patches or fewer processes need less")
     except KeyboardInterrupt:
         die(f"[{number}] stopped; the same command goes on from here")
 

@@ -183,7 +183,13 @@ def test_die_is_one_line_and_exit_1(capsys):
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("bad"), FileNotFoundError("gone"), ImportError("no torch"), KeyboardInterrupt],
+    [
+        ValueError("bad"),
+        FileNotFoundError("gone"),
+        ImportError("no torch"),
+        MemoryError("16 TiB"),
+        KeyboardInterrupt,
+    ],
 )
 def test_run_step_turns_errors_into_one_line(monkeypatch, capsys, error):
     def main(config):

@@ -10,6 +10,7 @@ import pytest
 from configs import load_config
 from training_data import finescan, genChi
 from training_data.nifti import b0_direction, read_mask, read_volume, to_canonical, write_volume
+from training_data.samples import for_each_map
 from training_data.shapes import ellipsoid
 
 SHAPE, VOXEL = (34, 40, 29), (4.0, 3.5, 5.0)
@@ -190,6 +191,23 @@ def test_a_failing_map_is_named_and_the_others_are_made(run, monkeypatch, capsys
     assert "nothing is left" in capsys.readouterr().out
     folder = run("failing", number=2)
     assert sorted(p.name for p in folder.glob("map_*")) == ["map_0000", "map_0001", "map_0003"]
+
+
+@pytest.mark.parametrize(
+    "work",
+    [lambda folder: np.zeros(10**15), lambda folder: _raise(RuntimeError("CUDA out of memory."))],
+    ids=["NumPy", "PyTorch"],
+)
+def test_a_map_that_needs_too_much_memory_is_named(tmp_path, capsys, work):
+    with pytest.raises(ValueError, match="1 of 1 maps failed: map_0000"):
+        for_each_map([tmp_path / "map_0000"], work, "[tag]", 1)
+    assert "map_0000: out of memory; fewer processes need less" in capsys.readouterr().out
+    with pytest.raises(RuntimeError, match="a bug"):
+        for_each_map([tmp_path], lambda folder: _raise(RuntimeError("a bug")), "[tag]", 1)
+
+
+def _raise(error):
+    raise error
 
 
 def test_an_option_leaves_the_other_stages_as_they_were(run):

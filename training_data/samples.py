@@ -131,4 +131,8 @@ def _attempt(work, folder: Path) -> tuple[Path, str]:
         work(folder)
     except (ValueError, OSError) as error:
         return folder, str(error) or type(error).__name__
+    except (MemoryError, RuntimeError) as error:  # PyTorch raises one of the latter
+        if isinstance(error, RuntimeError) and "out of memory" not in str(error):
+            raise
+        return folder, f"out of memory; fewer processes need less ({error})".replace("\n", " ")
     return folder, ""
