@@ -87,7 +87,7 @@ def save_config(config: dict, folder: str | Path, name: str = "config.json", fre
     text = json.dumps(config, indent=1, sort_keys=True, default=list) + "\n"
     if target.is_file():
         old, new = json.loads(target.read_text()), json.loads(text)
-        changed = [k for k in new if k not in free and k in old and old[k] != new[k]]
+        changed = [k for k in new if k not in free and k in old and not _same(k, old[k], new[k])]
         if changed:
             key = changed[0]
             raise ValueError(
@@ -96,6 +96,14 @@ def save_config(config: dict, folder: str | Path, name: str = "config.json", fre
             )
     write_text(target, text)
     return target
+
+
+def _same(key: str, old, new) -> bool:
+    """Whether a value is what it was; a path below runs/ is that in a copy of the project, too."""
+    below = f"{PROJECT_ROOT / 'runs'}{os.sep}"
+    if key.endswith(_PATH_ENDINGS) and isinstance(old, str) and str(new).startswith(below):
+        return old.endswith(os.path.join(os.sep, "runs", new.removeprefix(below)))
+    return old == new
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -14,7 +14,7 @@ config = {
     "inputs": ["field", "mask"],  # channels of the network; more of them: channels.py
     "firstFile": None,  # weights whose map is the channel "first": a second network corrects it
     "compression": "lzf",  # of the file; None: larger, and read faster by a GPU's training
-    "dtype": "float32",  # "float16" halves the file; its rounding is below 0.05 % of a value
+    "dtype": "float32",  # "float16" halves the file; it rounds by 0.05 %, or 3e-8 ppm
     "seed": 0,  # of the random choice
     "processes": 1,  # that work side by side and share the cores; the patches are the same
 }

@@ -42,7 +42,8 @@ COLUMNS = {
     "MisfitNetwork_ppm": "misfit_network_ppm",
     "Misfit_ppm": "misfit_ppm",
 }
-NOT_PARAMETERS = ("output", "report", "memory_gb", "weights_file")  # change no map, or are hashed
+# Change no map, are hashed, or are compared where they did (`_had_less_memory`).
+NOT_PARAMETERS = ("output", "report", "memory_gb", "weights_file")
 
 
 def run_cohort(study, out, template: Options, patterns: dict, workers=1, scheduler=None) -> list:
@@ -169,19 +170,34 @@ def _extra(study: Path, scan: ScanFiles, options: Options, digest: str) -> dict:
 def _finished(options: Options, extra: dict) -> dict:
     """The sidecar of a map that need not be made again; else empty."""
     output = Path(options.output)
-    if not output.is_file() or (options.report and not Path(options.report).is_file()):
+    if not output.is_file():
         return {}
+    made = output.stat().st_mtime
+    if options.report and not _is_since(Path(options.report), made):
+        return {}  # none, or that of an earlier map
     inputs = [options.field_file, options.mask_file, options.magnitude_file, options.labels_file]
     inputs += [] if options.reference in REGIONS else [options.reference]
     inputs = [Path(i) for i in inputs if i]
     inputs += [s for i in inputs if (s := sidecar_path(i)).is_file()]
-    if max(os.path.getmtime(i) for i in inputs) > output.stat().st_mtime:
+    if max(os.path.getmtime(i) for i in inputs) > made:
         return {}
     try:
         sidecar = read_sidecar(output)
     except ValueError:
         return {}
+    if _had_less_memory(sidecar, options.memory_gb):
+        return {}
     return sidecar if sidecar.get("ParametersSHA256") == extra["ParametersSHA256"] else {}
+
+
+def _is_since(path: Path, time: float) -> bool:
+    return path.is_file() and path.stat().st_mtime >= time
+
+
+def _had_less_memory(sidecar: dict, memory_gb: float | None) -> bool:
+    """Whether a map was made without the cubes for want of memory, and there is more of it now."""
+    had = sidecar.get("Steps", [{}])[0].get("no_cubes_in_gb")
+    return had is not None and (memory_gb is None or memory_gb > had)
 
 
 def run_scan(options: Options, extra: dict) -> dict:

@@ -5,12 +5,14 @@ variation; no label is used. Batch norms keep their trained statistics, so that 
 inference and every map is what the network gives for this volume.
 """
 
+import dataclasses
+
 import keras
 import numpy as np
 from tqdm import tqdm
 
 from network_model.callbacks import ExponentialSteps, load_state, save_state
-from network_model.inference import network_volume, predict_views
+from network_model.inference import long_axis, mended, network_volume, predict_views
 from network_model.layers import CalFMLayer
 from network_model.losses import NDIErr, TotalVariation
 from network_model.scaling import CHI_SCALE, FIELD_SCALE
@@ -40,6 +42,9 @@ class InferenceMode(keras.layers.Layer):
 class FineTuner:
     """A network, a subject and the losses between them.
 
+    The scan is what the network sees in plain inference: mended beside strong sources, and with B0
+    nearest to the third axis.
+
     Args:
         model: as `load_network` returns it, for the domain "target"; its weights will move.
         spec: its specification.
@@ -49,14 +54,15 @@ class FineTuner:
 
     def __init__(self, model: keras.Model, spec: dict, subject, tuning: Tuning):
         self.subject = subject
-        x, mask, self.box = network_volume(spec, subject)
-        field = crop_pad(subject.field, self.box, mask.shape) * FIELD_SCALE
-        weight = crop_pad(subject.weight, self.box, mask.shape)
+        seen = exchanged(mended(spec, subject, {})[0])
+        x, mask, self.box = network_volume(spec, seen)
+        field = crop_pad(seen.field, self.box, mask.shape) * FIELD_SCALE
+        weight = crop_pad(seen.weight, self.box, mask.shape)
         self._inputs = {"target_x": x[None], "target_mask": mask[None, ..., None]}
         truth = np.stack([field, weight, mask], -1)[None].astype(np.float32)
         self._truth = {"target_field": truth, "target_chi": truth[..., :1]}
         freeze_all_but(model, tuning.trainable)
-        self.model = tuning_model(model, x.shape, self.box, subject)
+        self.model = tuning_model(model, x.shape, self.box, seen)
         self.model.compile(
             keras.optimizers.Adam(ExponentialSteps(tuning.learning_rate, tuning.decay_every)),
             {"target_field": NDIErr(), "target_chi": TotalVariation()},
@@ -92,8 +98,9 @@ class FineTuner:
     def chi(self) -> np.ndarray:
         """χ of the network as it is now, (X, Y, Z) float32 [ppm] on the subject's grid."""
         out = np.asarray(self.model.predict_on_batch(self._inputs)["target_chi"])[0, ..., 0]
-        whole = uncrop(out / np.float32(CHI_SCALE), self.box, self.subject.mask.shape)
-        return whole * self.subject.mask
+        mask, along = self.subject.mask, long_axis(self.subject.b0_dir)
+        whole = uncrop(out / np.float32(CHI_SCALE), self.box, mask.swapaxes(along, 2).shape)
+        return whole.swapaxes(along, 2) * mask
 
     def save(self, path, rounds: int) -> None:
         """Write weights, optimizer and the number of finished rounds, atomically."""
@@ -102,6 +109,22 @@ class FineTuner:
     def load(self, path) -> int:
         """Go back to what `save` wrote; returns the number of finished rounds."""
         return load_state(path, self.model)["rounds"]
+
+
+def exchanged(subject):
+    """A `Subject` whose third axis and the one nearest to B0 have changed places."""
+    along = long_axis(subject.b0_dir)
+
+    def turned(x):
+        return np.ascontiguousarray(x.swapaxes(along, 2))
+
+    order = list(range(3))
+    order[along], order[2] = 2, along
+    return dataclasses.replace(
+        subject, field=turned(subject.field), mask=turned(subject.mask),
+        weight=turned(subject.weight), voxel_size=tuple(subject.voxel_size[i] for i in order),
+        b0_dir=subject.b0_dir[order], grid=None,
+    )  # fmt: skip
 
 
 def freeze_all_but(model: keras.Model, trainable: str) -> None:
@@ -144,16 +167,27 @@ def tuning_model(model: keras.Model, shape, box, subject) -> keras.Model:
 def fine_tune(given, tuned, tuning: Tuning, iterations: int, mirrors: bool, label: str = ""):
     """χ of a scan after the weights have moved, (X, Y, Z) float32 [ppm] on its own grid.
 
-    Of several networks in a row the first one's weights move, and the others are given its new map.
+    Args:
+        given, mirrors: see `map_of_all`.
+        tuned: the network that is tuned, from `inference.network_to_tune`, and its specification.
+        tuning, iterations, label: see `FineTuner`.
+    """
+    _, _, views, _ = given
+    tuner = FineTuner(*tuned, views[0].subject, tuning)
+    tuner.run(iterations, label)
+    return map_of_all(given, tuner, mirrors)
+
+
+def map_of_all(given, tuner: FineTuner, mirrors: bool = True) -> np.ndarray:
+    """χ of a scan, (X, Y, Z) float32 [ppm] on its own grid, with the tuned network as it is now.
+
+    Of several networks in a row the first one is tuned, and the others are given its map.
 
     Args:
         given: model, specification, views and memory as `inference.predict_views` takes them.
-        tuned: the network that is tuned, from `inference.network_to_tune`, and its specification.
-        tuning, iterations, label: see `FineTuner`; mirrors: see `inference.predict`.
+        tuner: of the scan; mirrors: see `inference.predict`.
     """
     _, spec, views, _ = given
-    tuner = FineTuner(*tuned, views[0].subject, tuning)
-    tuner.run(iterations, label)
     if spec["tile"]:
         return predict_views(*given, mirrors=mirrors, tuned=tuner.chi())[0]
     return views[0].back(tuner.chi())

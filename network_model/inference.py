@@ -54,6 +54,7 @@ TILES_AT_ONCE = (4, 3, 2)
 # Measured peaks on a CPU, in copies of the first level's features.
 FORWARD_COPIES = 9
 TRAINING_COPIES = 20
+ATTENTION_COPIES = 3  # of the matrix of non-local attention
 BYTES_PER_VALUE = 4
 # What the channels of a scan carry along besides a network's inputs: a number, the map of a first
 # network that was tuned on the scan, and where its guided total variation has ended so far.
@@ -140,7 +141,7 @@ def _one_pass(
     x, mask, box = network_volume(spec, subject, channels)
     # All have learned B0 within 35° of the third axis. Along the first axis head 2001 had 48.2 for
     # 47.8, with structured errors 68.3 for 66.2 (both at 2 mm).
-    along = int(np.argmax(np.abs(subject.b0_dir)))
+    along = long_axis(subject.b0_dir)
     x, mask = x.swapaxes(along, 2), mask.swapaxes(along, 2)
     if spec["tile"]:
         fine = last and structured_of(subject, channels) > 0.5
@@ -155,6 +156,11 @@ def _one_pass(
         chi = _mirrored(model, spec, x, mask, tile, mirrors)
     chi = chi.swapaxes(along, 2) / np.float32(CHI_SCALE)
     return uncrop(chi, box, subject.mask.shape) * subject.mask
+
+
+def long_axis(b0_dir) -> int:
+    """The axis that B0 is nearest to; it and the third one change places for a network."""
+    return int(np.argmax(np.abs(b0_dir)))
 
 
 def on_coarser_grid(answer, x, mask, multiple: int, edge: float) -> np.ndarray:
@@ -447,7 +453,10 @@ def memory_estimate(spec: dict, shape, copies: int = FORWARD_COPIES) -> float:
     features = spec["filters"] / spec["shuffle"] ** 3
     if spec["shuffle"] > 1:
         features += len(spec["inputs"])  # regrouped, they are as large as features
-    return math.prod(shape) * features * copies * BYTES_PER_VALUE / GIB
+    attention = 0
+    if spec["architecture"] == "nonlocal_gated":  # every voxel of the lowest level with every other
+        attention = ATTENTION_COPIES * (math.prod(shape) / grid_multiple(spec) ** 3) ** 2
+    return (math.prod(shape) * features * copies + attention) * BYTES_PER_VALUE / GIB
 
 
 def check_training_memory(spec: dict, subject, memory_gb: float | None) -> None:

@@ -217,9 +217,10 @@ def _invert(options: Options, subject: Subject, log, label: str):
     log(f"network of {model.count_params():,} parameters, inputs {', '.join(spec['inputs'])}")
     wanted = views_of(subject, spec["inputs"], options.align_voxel_mm, options.align)
     views = inference.affordable(spec, wanted, options.memory_gb)
+    aligned = _aligned(views, log)
     if len(views) < len(wanted):
         log("the scan's own grid alone: cubes would exceed the memory; allow more with --memory")
-    aligned = _aligned(views, log)
+        aligned["no_cubes_in_gb"] = options.memory_gb
     if options.finetune:
         tuned = inference.network_to_tune(options.weights_file)
         inference.check_training_memory(tuned[1], views[0].subject, options.memory_gb)

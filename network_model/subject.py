@@ -11,7 +11,7 @@ import numpy as np
 from nibabel.orientations import io_orientation
 
 from network_model.mending import look_through
-from network_model.sidecar import read_sidecar
+from network_model.sidecar import read_sidecar, sidecar_path
 from training_data.dipole import GAMMA_MHZ_PER_T
 from training_data.nifti import (
     Volume,
@@ -23,6 +23,7 @@ from training_data.nifti import (
     to_canonical,
     write_volume,
 )
+from training_data.origin import file_hashes
 from training_data.volume import bounding_box
 
 UNITS = ("ppm", "Hz", "rad")
@@ -196,6 +197,14 @@ def subject_from_config(config: dict, tag: str = "") -> Subject:
         lines = subject.notes + [f"warning: {w}" for w in subject.warnings]
         print("\n".join(f"{tag} {line}" for line in lines), flush=True)
     return subject
+
+
+def scan_hashes(config: dict) -> dict[str, str]:
+    """SHA-256 of the files that a step's config names of a scan, and of the field's sidecar."""
+    files = {name: config[f"{name}File"] for name in ("field", "mask", "magnitude")}
+    if files["field"] and (beside := sidecar_path(files["field"])).is_file():
+        files["sidecar"] = beside
+    return file_hashes(**files)
 
 
 def unit_vector(direction, name: str) -> np.ndarray:

@@ -79,8 +79,9 @@ def make_spec(config: dict) -> dict:
     counts = ("filters", "depth", "convs_per_level", "shuffle")
     if min(spec[key] for key in counts) < 1:
         raise ValueError(f"{', '.join(counts)}: expected whole numbers of at least 1")
-    if spec["tile"] % (2 * grid_multiple(spec)):
-        raise ValueError(f"tile {spec['tile']}: expected a multiple of {2 * grid_multiple(spec)}")
+    if spec["tile"] < 0 or spec["tile"] % (2 * grid_multiple(spec)):
+        wanted = f"0 or a multiple of {2 * grid_multiple(spec)}"
+        raise ValueError(f"tile {spec['tile']}: expected {wanted}")
     return spec
 
 
@@ -221,6 +222,23 @@ def write_network(
     group.attrs["notes"] = json.dumps(notes or {}, default=list)
     for name, variable in _variables(model).items():
         group[name] = keras.ops.convert_to_numpy(variable).astype(dtype)
+
+
+def check_first(spec: dict) -> None:
+    """Raise a ValueError where a network is given the map of one that can't be copied along.
+
+    That one's file names others beside it, for white or for structured errors, which would not lie
+    beside the new file.
+    """
+    while FIRST in spec["inputs"]:
+        path = spec["first"]["path"]
+        spec = read_spec(**spec["first"])
+        names = [spec[key] for key in BESIDE if spec[key] and key != "below_file"]
+        if names:
+            raise ValueError(
+                f"firstFile {path}: needs {' and '.join(names)} beside it, which new weights can't "
+                "take along; pack it without them (network_model/pack.py)"
+            )
 
 
 def _copy_network(where: dict, group) -> None:

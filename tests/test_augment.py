@@ -226,6 +226,13 @@ def test_damaged_mask_is_smaller(volume, rng):
     assert {d[1]["holes"] for d in damaged} == {0, 1, 2, 3}
     assert all(not d[0][~mask].any() for d in damaged)
     assert np.array_equal(augment.damage_mask(mask, rng)[0], mask)
+    for seed in range(4):  # on half the edge it is the same damage
+        rngs = [np.random.default_rng(seed) for _ in range(2)]
+        fine = np.kron(mask, np.ones((2, 2, 2))) > 0
+        once, record = augment.damage_mask(mask, rngs[0], erosion=3)
+        twice, same = augment.damage_mask(fine, rngs[1], erosion=3, times=2)
+        assert record == same
+        assert np.array_equal(twice[::2, ::2, ::2], once)
 
 
 def test_tilt_turns_by_the_angle(rng):

@@ -15,7 +15,7 @@ from scans import KERAS_ON_NUMPY, PLAIN, VOXEL, make_network, make_scan
 
 from configs import load_config
 from network_model.bids import entities, find_scans
-from network_model.cohort import run_cohort, scan_options
+from network_model.cohort import _finished, run_cohort, scan_options
 from network_model.reconstruct import PATTERNS, command
 from network_model.reconstruction import Options
 from network_model.subject import Scan
@@ -160,6 +160,33 @@ def test_finished_scans_are_skipped_until_something_changes(study, made, monkeyp
     sidecar.write_text("{")
     assert names_run() == {"sub-02_ses-1", "sub-03_ses-1"}
     sidecar.write_text(text)
+
+
+def test_a_report_of_an_earlier_map_and_a_map_for_want_of_memory_are_made_anew(
+    study, made, tmp_path
+):
+    kept = folder_of("sub-01_ses-1", made[0]) / "sub-01_ses-1_Chimap.nii.gz"
+    for path in (kept, kept.with_name("sub-01_ses-1_Chimap.json")):
+        shutil.copy2(path, tmp_path / path.name)
+    output, report = tmp_path / kept.name, tmp_path / "report.html"
+    sidecar = json.loads((tmp_path / "sub-01_ses-1_Chimap.json").read_text())
+    extra = {"ParametersSHA256": sidecar["ParametersSHA256"]}
+    field = folder_of("sub-01_ses-1", study / "derivatives/qsmxt") / "sub-01_ses-1_localfield.nii"
+    files = {"field_file": str(field), "mask_file": str(field), "output": str(output)}
+    options = Options(**files, weights_file="net.h5")
+    made_at = output.stat().st_mtime
+    assert _finished(options, extra).items() >= sidecar.items()
+    wanted = dataclasses.replace(options, report=str(report))
+    assert _finished(wanted, extra) == {}
+    report.write_text("a report")
+    assert _finished(wanted, extra)
+    os.utime(report, (made_at - 1,) * 2)
+    assert _finished(wanted, extra) == {}
+
+    sidecar["Steps"][0]["no_cubes_in_gb"] = 1.5
+    (tmp_path / "sub-01_ses-1_Chimap.json").write_text(json.dumps(sidecar))
+    for memory, done in ((1.0, True), (1.5, True), (2.0, False), (None, False)):
+        assert bool(_finished(dataclasses.replace(options, memory_gb=memory), extra)) == done
 
 
 def test_two_workers_give_the_same_maps(study, made, tmp_path):

@@ -162,6 +162,16 @@ def test_saved_config_guards_its_folder(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["config.json"]
 
 
+def test_a_project_that_was_moved_goes_on(tmp_path):
+    keys = {"chiFile": str(PROJECT_ROOT / "runs/x/chi.nii.gz"), "step1.srcFolder": "/data/maps"}
+    path = save_config(keys, tmp_path)
+    path.write_text(path.read_text().replace(str(PROJECT_ROOT), "/home/else/where"))
+    save_config(keys, tmp_path)
+    for key, value in (("chiFile", "runs/y/chi.nii.gz"), ("step1.srcFolder", "maps")):
+        with pytest.raises(ValueError, match=f"was made with {key}="):
+            save_config(keys | {key: str(PROJECT_ROOT / value)}, tmp_path)
+
+
 def test_text_is_whole_or_absent(tmp_path, monkeypatch):
     write_text(tmp_path / "a.txt", "before")
 

@@ -146,6 +146,7 @@ def test_a_bad_record_is_named(tmp_path, text):
         ({"removal_chance": 1.5}, "removal_chance 1.5"),
         ({"processes": 0}, "processes 0"),
         ({"model_errors": 2.0}, "model_errors 2.0"),
+        ({"model_error_shares": {"fibres": "a"}}, "model_error_shares: fibres 'a': expected"),
         ({"model_error_shares": {"fibre": 1.0}}, "model_error_shares: unknown"),
         ({"b0_dir": (0, 0, 0)}, "b0_dir"),
         ({"voxel_size": (1, 1)}, "voxel_size"),

@@ -1,14 +1,16 @@
 """Step 5: what it writes, that the misfit falls, resuming, and one line for bad input."""
 
 import csv
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 from scans import INVERSION, KERAS_ON_NUMPY, PLAIN, make_network, tilted_affine, write_scan
 
 from configs import load_config
-from network_model.finetune import FineTuner, freeze_all_but
+from network_model.finetune import FineTuner, exchanged, freeze_all_but
 from network_model.inference import predict
 from network_model.mending import trusted_subject
 from network_model.model_finetune import train
@@ -19,6 +21,9 @@ from training_data.dipole import forward_field
 from training_data.nifti import read_volume, write_volume
 
 pytestmark = KERAS_ON_NUMPY
+# A network that corrects the map of another file's, in tiles.
+TOP = PLAIN | {"inputs": ["field", "mask", "first"], "below_file": "plain.h5", "tile": 16}
+TOP |= {"norm": "none"}
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +207,61 @@ def test_a_folder_of_another_config_or_other_weights_is_refused(scan, tmp_path):
         train.main(config_of(scan, tmp_path, "iterations=0", "tv_weight=0.5"))
     content = json.loads((tmp_path / "config.json").read_text())
     assert len(content["weights_sha256"]) == 64
+
+
+@pytest.mark.parametrize("changed", ["sidecar", "network below"])
+def test_other_files_that_decide_the_map_are_not_finished(scan, tmp_path, changed):
+    copy = tmp_path / "scan"
+    shutil.copytree(scan, copy)
+    (copy / "field.json").write_text('{"B0_dir": [0, 0, 1]}')
+    make_network(copy / "top.h5", TOP | {"firstFile": str(copy / "plain.h5")})
+    pairs = ("iterations=0", f"weightsFile={copy / 'top.h5'}")
+    train.main(config_of(copy, tmp_path / "out", *pairs))
+    if changed == "sidecar":
+        (copy / "field.json").write_text('{"B0_dir": [0, 0.2, 1]}')
+    else:
+        make_network(copy / "plain.h5", PLAIN, seed=5)
+    with pytest.raises(ValueError, match=r"was made with (sidecar|plain)_sha256="):
+        train.main(config_of(copy, tmp_path / "out", *pairs))
+
+
+def test_of_two_networks_the_first_is_tuned_and_the_map_is_the_seconds(scan, tmp_path, capsys):
+    make_network(scan / "top.h5", TOP | {"firstFile": str(scan / "plain.h5")})
+    train.main(config_of(scan, tmp_path, f"weightsFile={scan / 'top.h5'}"))
+    assert "those of the first network; others correct its map" in capsys.readouterr().out
+    trusted = trusted_subject(subject_of(scan))[0]
+    plain = predict(*load_network(scan / "top.h5"), trusted, mirrors=True)
+    first, last = (read_volume(tmp_path / f"{n}.nii.gz").data for n in ("chi_round00", "chi"))
+    np.testing.assert_allclose(first, plain, atol=1e-6)
+    assert np.abs(last - first).max() > 1e-4
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_scan_is_tuned_with_b0_along_the_third_axis(scan, axis):
+    """As in plain inference: a head that lies with its axes exchanged is the same head."""
+    straight = subject_of(scan)
+    turned = exchanged(dataclasses.replace(straight, b0_dir=np.eye(3)[axis]))
+    b0_dir = np.array(straight.b0_dir)
+    b0_dir[[axis, 2]] = b0_dir[[2, axis]]
+    turned = dataclasses.replace(turned, b0_dir=b0_dir)
+    maps = []
+    for subject in (straight, turned):
+        model, spec = load_network(scan / "plain.h5")
+        tuner = FineTuner(model, spec, subject, Tuning(learning_rate=1e-3))
+        np.testing.assert_allclose(tuner.chi(), predict(model, spec, subject), atol=1e-6)
+        losses = [row["loss"] for row in tuner.run(2)]
+        maps.append((tuner.chi(), losses))
+    np.testing.assert_allclose(maps[1][0].swapaxes(axis, 2), maps[0][0], atol=1e-5)
+    np.testing.assert_allclose(maps[1][1], maps[0][1], rtol=1e-4)
+
+
+def test_a_scan_is_tuned_on_a_field_that_is_mended(scan, monkeypatch):
+    subject = subject_of(scan)
+    better = dataclasses.replace(subject, field=subject.field * np.float32(0.5))
+    monkeypatch.setattr("network_model.finetune.mended", lambda *_: (better, {}))
+    model, spec = load_network(scan / "plain.h5")
+    tuner = FineTuner(model, spec, subject, Tuning())
+    np.testing.assert_allclose(tuner.chi(), predict(model, spec, better), atol=1e-6)
 
 
 def test_a_network_without_norms_cannot_train_them(tmp_path):

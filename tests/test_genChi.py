@@ -177,6 +177,13 @@ def test_maps_do_not_depend_on_how_the_file_is_stored(run, chi_file, tmp_path, e
     np.testing.assert_allclose(b.data, a.data, atol=1e-6)
 
 
+def test_maps_do_not_depend_on_the_number_of_processes(run):
+    options = {"mixture": {"random_labels": 1, "phantom": 1}, "shape": (96, 96, 80), "number": 2}
+    options |= {"chiFile": "/nowhere.nii.gz", "maskFile": None}
+    one, two = (digests(run(f"out{n}", processes=n, **options)) for n in (1, 2))
+    assert one == two
+
+
 def test_a_failing_map_is_named_and_the_others_are_made(run, monkeypatch, capsys):
     make = genChi.make_sample
 
@@ -332,6 +339,8 @@ def test_mask_defaults_to_where_the_map_is_not_zero(run):
         ({"sourceRange": (0.3,)}, "sourceRange"),
         ({"voxel_size_range": (0, 1)}, "voxel_size_range"),
         ({"positiveChance": 0.9}, "positiveChance"),
+        ({"positiveNumber": -1}, "positiveNumber -1: expected 0 or more"),
+        ({"anisotropicChance": 5.0}, "anisotropicChance 5.0: expected a number from 0 to 1"),
         ({"mixture": {"heads": 1}}, "mixture"),
         ({"mixture": {"chi_map": 0}}, "mixture"),
         ({"shape": (40, 40)}, "shape"),

@@ -525,6 +525,8 @@ def test_too_little_memory_is_one_clear_line(networks):
     with pytest.raises(ValueError, match="fine-tuning this scan needs"):
         check_training_memory(spec, subject, 0.1)
     assert check_training_memory(spec, subject, None) is None
+    attentive = spec | {"architecture": "nonlocal_gated", "depth": 3}
+    assert memory_estimate(attentive, (160,) * 3) > 3 * (40**6) * 4 / 2**30
 
 
 def test_arrays_of_another_kind_will_do(networks):

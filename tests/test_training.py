@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,7 @@ from network_model.train_model.linear_start import fit_linear_path
 from network_model.train_model.train import main
 from network_model.unet import load_network, make_spec
 from training_data.dipole import forward_field
+from training_data.nifti import read_volume, write_volume
 from training_data.qsmFmapCal_gpu import main as make_fields
 
 INPUTS = ["field", "mask", "noise", "tikhonov"]
@@ -352,6 +354,33 @@ def test_a_finished_run_and_more_epochs(data, tmp_path, trained, capsys):
     same(log_of(tmp_path), whole)
 
 
+def test_patches_or_a_scan_of_the_same_names_are_not_those_of_a_run(data, tmp_path):
+    """Other noise in the patches, another field, mask or sidecar of the scan: no going on."""
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    main(options(copy, tmp_path / "run", epochs=1))
+    main(options(copy, tmp_path / "run", epochs=1))
+    for name in ("field", "extra"):
+        shutil.copy(data / "patches.h5", copy / "new.h5")
+        with h5py.File(copy / "new.h5", "r+") as file:
+            file[name][0] = file[name][0] * 1.01
+        os.replace(copy / "new.h5", copy / "patches.h5")
+        with pytest.raises(ValueError, match="was made with patches_sha256="):
+            main(options(copy, tmp_path / "run", epochs=2))
+    shutil.copy(data / "patches.h5", copy / "new.h5")
+    os.replace(copy / "new.h5", copy / "patches.h5")
+    field = read_volume(copy / "scan/field.nii.gz")
+    write_volume(copy / "scan/field.nii.gz", field.data * 1.01, like=field)
+    with pytest.raises(ValueError, match="was made with field_sha256="):
+        main(options(copy, tmp_path / "run", epochs=2))
+    shutil.copy(data / "scan/field.nii.gz", copy / "scan/field.nii.gz")
+    (copy / "scan/field.json").write_text('{"B0_dir": [0, 0, 1]}')
+    main(options(copy, tmp_path / "other", epochs=1))
+    (copy / "scan/field.json").write_text('{"B0_dir": [1, 0, 0]}')
+    with pytest.raises(ValueError, match="was made with sidecar_sha256="):
+        main(options(copy, tmp_path / "other", epochs=2))
+
+
 def test_a_run_killed_between_log_and_state_repeats_the_epoch(data, tmp_path, trained, monkeypatch):
     config = options(data, tmp_path, augment=True)
 
@@ -413,11 +442,14 @@ def test_warm_start(data, tmp_path, trained):
         np.testing.assert_allclose(a["last/kernel"], b["last/kernel"], atol=1e-6)
 
 
-@pytest.mark.parametrize("balance", ["tikhonov", None])
-def test_least_squares_before_the_first_step(data, tmp_path, balance):
+@pytest.mark.parametrize(
+    ("balance", "residual"), [("tikhonov", None), (None, None), (None, "tikhonov")]
+)
+def test_least_squares_before_the_first_step(data, tmp_path, balance, residual):
     """No other share of the network and of the channels has less error over the patches."""
     keys = {"inputs": INPUTS, "norm": "none", "linear_path": True, "linear_start": 16}
-    config = options(data, tmp_path, target=False, source_balance=balance, **keys)
+    keys |= {"source_balance": balance, "residual": residual}
+    config = options(data, tmp_path, target=False, **keys)
     spec, patches = make_spec(config), PatchFile(data / "patches.h5", INPUTS)
     model = compile_model(config, spec, patches, None, 1)
     model.get_layer("linear_path").set_weights([np.full((4, 1), 0.1, np.float32)])
@@ -437,7 +469,7 @@ def test_least_squares_before_the_first_step(data, tmp_path, balance):
     found = fit_linear_path(model, spec, patches, indices, config)
     assert list(found) == ["field", "tikhonov", "network"]
     _, left, _ = parts()
-    assert np.linalg.norm(left) < 0.9 * np.linalg.norm(wrong)
+    assert np.linalg.norm(left) < (0.9 if residual is None else 0.99) * np.linalg.norm(wrong)
     for column in (before, *(batch["source_x"][inside][:, [i]] * scale for i in (0, 3))):
         cosine = np.sum(column * left) / np.linalg.norm(column) / np.linalg.norm(left)
         assert abs(cosine) < 1e-3
@@ -489,6 +521,12 @@ def test_a_second_network_corrects_the_first(data, tmp_path):
         "dstFile": str(other), "patches_per_map": 3})  # fmt: skip
     with pytest.raises(ValueError, match="was made with patches_sha256"):
         main(options(data, tmp_path / "run", datasets_path=str(other), **keys))
+    beside = tmp_path / "top.h5"
+    make_network(beside, INVERSION | {"structured_file": "white.h5"})
+    shutil.copy(first, tmp_path / "white.h5")
+    with pytest.raises(ValueError, match=r"top\.h5: needs white\.h5 beside it"):
+        main(options(data, tmp_path / "top", datasets_path=step3["dstFile"], **keys | {
+            "firstFile": str(beside)}))  # fmt: skip
     make_network(first, INVERSION, seed=1)
     with pytest.raises(ValueError, match=r"its first maps are not those of .*first\.h5"):
         main(options(data, tmp_path / "other", datasets_path=step3["dstFile"], **keys))
@@ -512,7 +550,14 @@ def test_a_second_network_corrects_the_first(data, tmp_path):
         ({"source_balance": "mask"}, "source_balance 'mask'"),
         ({"resident": True}, "set KERAS_BACKEND=torch"),
         ({"maps": ["map_0000", "map_0099"]}, "lacks some of the maps"),
+        ({"maps": 5}, "maps 5: expected a list of names"),
         ({"xsim_weight": -1.0}, "xsim_weight -1"),
+        ({"source_weight": -1.0}, "source_weight -1"),
+        ({"data_weight": -20.0}, "data_weight -20"),
+        ({"clipnorm": -1.0}, "clipnorm -1"),
+        ({"decay_share": -1.0}, "decay_share -1.0: expected a number from 0 to 1"),
+        ({"sign_chance": 2.0}, "sign_chance 2"),
+        ({"tile": -8}, "tile -8: expected 0 or a multiple of 4"),
         ({"linear_start": -1}, "linear_start -1"),
         ({"linear_start": 9}, "expected linear_path=True"),
         ({"inputs": ["field", "first"]}, "set firstFile"),

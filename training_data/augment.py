@@ -280,7 +280,7 @@ def add_veins(chi, mask, voxel_size, rng, count: int) -> list[dict]:
     return drawn
 
 
-def damage_mask(mask, rng, erosion: int = 0, holes: int = 0) -> tuple[np.ndarray, dict]:
+def damage_mask(mask, rng, erosion: int = 0, holes: int = 0, times: int = 1):
     """A worse mask, as masking of a scan gives: eroded by 0 to `erosion` voxels, with holes.
 
     Args:
@@ -288,15 +288,16 @@ def damage_mask(mask, rng, erosion: int = 0, holes: int = 0) -> tuple[np.ndarray
         rng: numpy Generator.
         erosion: most voxels to erode.
         holes: most holes to cut, ellipsoids of semi-axes 1 to 5 voxels.
+        times: of these voxels' edge over that of the mask's, a whole number.
 
     Returns:
         mask (X, Y, Z) bool, and a dict of what was drawn.
     """
     voxels = int(rng.integers(0, erosion, endpoint=True))
     number = int(rng.integers(0, holes, endpoint=True))
-    out = ndimage.binary_erosion(mask, iterations=voxels) if voxels else mask.copy()
+    out = ndimage.binary_erosion(mask, iterations=voxels * times) if voxels else mask.copy()
     for _ in range(number):
-        centre, semi_axes = random_voxel(mask, rng), rng.integers(1, 5, 3, endpoint=True)
+        centre, semi_axes = random_voxel(mask, rng), rng.integers(1, 5, 3, endpoint=True) * times
         out &= ~shapes.ellipsoid(mask.shape, centre, semi_axes, rng.integers(0, 360, 3))
     return out, {"erosion_voxels": voxels, "holes": number}
 

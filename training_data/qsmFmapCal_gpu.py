@@ -57,6 +57,9 @@ def check_options(config: dict) -> None:
     if unknown := set(config["model_error_shares"]) - set(ERROR_SHARES):
         known = ", ".join(ERROR_SHARES)
         raise ValueError(f"model_error_shares: unknown {sorted(unknown)}; expected some of {known}")
+    for name, share in config["model_error_shares"].items():
+        if not isinstance(share, (int, float)) or not share >= 0:
+            raise ValueError(f"model_error_shares: {name} {share!r}: expected a number >= 0")
 
 
 def plain_field(sample, config: dict) -> np.ndarray:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed, parallel_config
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from training_data.backend import cores
@@ -128,7 +129,8 @@ def for_each_map(folders: list[Path], work, tag: str, total: int, processes: int
 def _attempt(work, folder: Path) -> tuple[Path, str]:
     """The folder, and what kind of bad input ended the work on it: a line, or nothing."""
     try:
-        work(folder)
+        with threadpool_limits(1, "blas"):  # last bits of its products depend on the threads
+            work(folder)
     except (ValueError, OSError) as error:
         return folder, str(error) or type(error).__name__
     except (MemoryError, RuntimeError) as error:  # PyTorch raises one of the latter

@@ -82,9 +82,11 @@ def check_options(config: dict) -> None:
         config["positiveChance"] + config["negativeChance"] > 1
     ):
         raise ValueError("positiveChance and negativeChance: expected shares that sum to at most 1")
-    if not 0 <= config["fineChance"] <= 1:
-        raise ValueError(f"fineChance {config['fineChance']}: expected a number from 0 to 1")
-    for key in ("number", "seed", "first", "erosionRadius", "veins", "maskErosion", "maskHoles"):
+    for key in ("fineChance", "anisotropicChance"):
+        if not 0 <= config[key] <= 1:
+            raise ValueError(f"{key} {config[key]}: expected a number from 0 to 1")
+    for key in ("number", "seed", "first", "erosionRadius", "veins", "maskErosion", "maskHoles",
+                "positiveNumber", "negativeNumber", "sourceValueSd", "tilt_deg"):  # fmt: skip
         if config[key] < (key == "number"):
             raise ValueError(f"{key} {config[key]}: expected {1 if key == 'number' else 0} or more")
     if config["shape"] is not None:
@@ -136,7 +138,8 @@ def make_sample(config: dict, source: Volume | None, index: int) -> SyntheticMap
     )
     box = bounding_box(mask)
     out, out_mask = np.zeros(chi.shape, np.float32), np.zeros(chi.shape, bool)
-    out[box], out_mask[box] = _change(config, chi[box], mask[box], voxel_size / times, rngs, record)
+    given = (config, chi[box], mask[box], voxel_size / times, rngs, record)
+    out[box], out_mask[box] = _change(*given, times)
     for drawn in record["sources"] + record.get("veins", []):
         if "centre" in drawn:  # from indices in the box to indices in the volume
             drawn["centre"] = [
@@ -203,8 +206,11 @@ def _flattened(chi, labels, rng):
     return means[labels]
 
 
-def _change(config, chi, mask, voxel_size, rngs, record):
-    """Erosion, contrast, sources, veins and mask damage on the brain's box."""
+def _change(config, chi, mask, voxel_size, rngs, record, times):
+    """Erosion, contrast, sources, veins and mask damage on the brain's box.
+
+    `times`: of a map's voxel edge over that of this one, if it is drawn finer.
+    """
     mask, inner = erode(mask, voxel_size, config["erosionRadius"], times=2)
     _check_left(mask, f"an erosion by {config['erosionRadius']} mm", "erosionRadius")
     contrast = augment.draw_contrast(rngs["contrast"], config["contrasts"])
@@ -217,7 +223,7 @@ def _change(config, chi, mask, voxel_size, rngs, record):
         record["veins"] = augment.add_veins(out, mask, voxel_size, rngs["veins"], count)
     if config["maskErosion"] or config["maskHoles"]:
         mask, record["mask_damage"] = augment.damage_mask(
-            mask, rngs["mask"], config["maskErosion"], config["maskHoles"]
+            mask, rngs["mask"], config["maskErosion"], config["maskHoles"], times
         )
         _check_left(mask, "mask damage", "maskErosion and maskHoles")
     return out * mask, mask

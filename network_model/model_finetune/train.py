@@ -3,9 +3,10 @@
     python network_model/model_finetune/train.py [file of changed keys] [key=value ...]
 
 Reads the weights of step 4 and a field, mask and optional magnitude of any size, and moves the
-weights until the dipole model explains the field. The map is saved before each round
-(`chi_round00.nii.gz` is the plain network's) and at the end (`chi.nii.gz`), in ppm, on the grid and
-affine of the input. After a kill the same command goes on with the round that was not finished.
+weights until the dipole model explains the field; of several networks in a row those of the first,
+whose map the others are given. The map is saved before each round (`chi_round00.nii.gz` is the
+plain network's) and at the end (`chi.nii.gz`), in ppm, on the grid and affine of the input. After a
+kill the same command goes on with the round that was not finished.
 """
 
 from pathlib import Path
@@ -16,18 +17,19 @@ import network_model.quiet  # noqa: F401
 import keras
 
 from configs import run_step, save_config
+from network_model.align import views_of
 from network_model.callbacks import append_row, cut_rows, plot_curves, read_rows
-from network_model.finetune import METHODS, FineTuner
-from network_model.inference import network_to_tune
+from network_model.finetune import METHODS, FineTuner, map_of_all
+from network_model.inference import load_to_predict, network_to_tune
 from network_model.refine import refine_image
-from network_model.subject import subject_from_config
+from network_model.subject import scan_hashes, subject_from_config
 from network_model.tuning import Tuning
-from training_data.origin import file_hashes
+from network_model.weight_files import named_hashes
 
 TAG = "[5 finetune]"
 
 
-def run_rounds(tuner: FineTuner, config: dict, folder: Path) -> None:
+def run_rounds(tuner: FineTuner, given: tuple, config: dict, folder: Path) -> None:
     """Save the map and do a round of iterations, as often as the config says; resumes."""
     state, log = folder / "state.h5", folder / "losses.csv"
     rounds, iterations = config["rounds"], config["iterations"]
@@ -36,7 +38,7 @@ def run_rounds(tuner: FineTuner, config: dict, folder: Path) -> None:
         print(f"{TAG} going on after round {done} of {rounds}", flush=True)
     cut_rows(log, done * iterations)
     for number in range(done, rounds):
-        tuner.subject.save(folder / f"chi_round{number:02d}.nii.gz", tuner.chi())
+        tuner.subject.save(folder / f"chi_round{number:02d}.nii.gz", map_of_all(given, tuner))
         rows = tuner.run(iterations, f"{TAG} round {number + 1}/{rounds}")
         for i, row in enumerate(rows, number * iterations):
             append_row(log, {"iteration": i, **row})
@@ -53,24 +55,27 @@ def main(config: dict) -> None:
     tuning, folder = Tuning.from_config(config), Path(config["dstFolder"])
     final = folder / "chi.nii.gz"
     subject = subject_from_config(config, TAG)
-    model, spec = network_to_tune(config["weightsFile"])
+    model, spec = load_to_predict(config["weightsFile"])
+    tuned = network_to_tune(config["weightsFile"])
     # Hashes too: a folder of other files under the same names is not finished.
-    files = {n: config[f"{n}File"] for n in ("weights", "field", "mask", "magnitude")}
-    save_config(config | file_hashes(**files), folder)
+    hashes = scan_hashes(config) | named_hashes("weights", config["weightsFile"])
+    save_config(config | hashes, folder)
     if final.is_file():
         print(f"{TAG} finished before: {final}", flush=True)
         return
 
     keras.utils.set_random_seed(config["seed"])
-    tuner = FineTuner(model, spec, subject, tuning)
-    shape = "×".join(map(str, subject.mask.shape))
-    print(f"{TAG} {shape} voxels, {model.count_params():,} parameters", flush=True)
-    if config["method"] == "image" or not config["iterations"] * config["rounds"]:
-        subject.save(folder / "chi_round00.nii.gz", tuner.chi())
-    else:
-        run_rounds(tuner, config, folder)
+    tuner = FineTuner(*tuned, subject, tuning)
+    given = (model, spec, views_of(subject, spec["inputs"], choice="off"), None)
+    shape, number = "×".join(map(str, subject.mask.shape)), tuned[0].count_params()
+    others = ", those of the first network; others correct its map" if spec["tile"] else ""
+    print(f"{TAG} {shape} voxels, {number:,} parameters{others}", flush=True)
+    if config["iterations"] * config["rounds"] and config["method"] != "image":
+        run_rounds(tuner, given, config, folder)
 
-    chi = tuner.chi()
+    chi = map_of_all(given, tuner)
+    if not (folder / "chi_round00.nii.gz").is_file():  # no weights have moved
+        subject.save(folder / "chi_round00.nii.gz", chi)
     if config["method"] != "network":
         subject.save(folder / "chi_network.nii.gz", chi)
         chi = refine_image(chi, subject)

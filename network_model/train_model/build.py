@@ -35,8 +35,12 @@ def check_options(config: dict) -> None:
     if config["resident"] and keras.backend.backend() != "torch":
         raise ValueError("resident: with this backend a batch goes through the memory of the host; "
                          "set KERAS_BACKEND=torch, or resident=False")  # fmt: skip
-    if not config["xsim_weight"] >= 0:
-        raise ValueError(f"xsim_weight {config['xsim_weight']}: expected a number >= 0")
+    for key in ("source_weight", "xsim_weight", "data_weight", "tv_weight", "clipnorm"):
+        if not config[key] >= 0:
+            raise ValueError(f"{key} {config[key]}: expected a number >= 0")
+    for key in ("decay_share", "sign_chance"):
+        if not 0 <= config[key] <= 1:
+            raise ValueError(f"{key} {config[key]}: expected a number from 0 to 1")
     balance = config["source_balance"]
     if balance and (balance not in config["inputs"] or balance in UNSIGNED):
         raise ValueError(f"source_balance {balance!r}: expected None or an inversion in inputs")

@@ -73,9 +73,13 @@ class PatchFile:
             )
 
     def digest(self) -> str:
-        """SHA-256 of where the patches are from and of the first and last label."""
-        parts = (self.samples, self.file["corner"][:], self.file["chi"][0], self.file["chi"][-1])
-        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+        """SHA-256 of where the patches are from, the first and the last, and the attributes."""
+        parts = [self.samples, self.file["corner"][:]]
+        names = [name for name in ("field", "mask", "chi", "extra") if name in self.file]
+        parts += [self.file[name][i] for name in names for i in (0, -1)]
+        attributes = sorted((key, str(value)) for key, value in self.file.attrs.items())
+        known = b"".join(part.tobytes() for part in parts) + repr(attributes).encode()
+        return hashlib.sha256(known).hexdigest()
 
     def read(self, index: int, rng=None):
         """Patch `index`: network input (x, y, z, C), mask and label (x, y, z, 1), network units.
@@ -113,8 +117,9 @@ class PatchFile:
         """
         names = np.unique(self.samples)
         if maps is not None:
-            if isinstance(maps, str):
-                maps = maps.split(",")
+            maps = maps.split(",") if isinstance(maps, str) else maps
+            if not isinstance(maps, (list, tuple)):
+                raise ValueError(f"maps {maps!r}: expected a list of names, or None for all")
             wanted = np.unique(np.asarray(list(maps), "S"))
             if not np.isin(wanted, names).all():
                 raise ValueError(f"{self.path}: lacks some of the maps that `maps` names")

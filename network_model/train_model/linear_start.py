@@ -47,6 +47,8 @@ def fit_linear_path(model: keras.Model, spec: dict, patches: PatchFile, indices,
     last, path = model.get_layer("last"), model.get_layer("linear_path")
     last.set_weights([w * scale for w in last.get_weights()])
     kernel = path.get_weights()[0] * scale
+    if spec["residual"]:  # is in the network's answer with a share of one, whatever the last layer
+        kernel[spec["inputs"].index(spec["residual"]), 0] += scale - 1
     kernel[places, 0] += shares
     path.set_weights([kernel])
     found = (round(float(v), 3) for v in (*shares, scale))

@@ -25,7 +25,7 @@ from network_model.callbacks import (
     read_rows,
     save_state,
 )
-from network_model.subject import subject_from_config
+from network_model.subject import scan_hashes, subject_from_config
 from network_model.train_model.build import (
     check_options,
     compile_model,
@@ -39,9 +39,9 @@ from network_model.train_model.datagenerator import (
     TargetCrops,
 )
 from network_model.train_model.linear_start import fit_linear_path
-from network_model.unet import grid_multiple, make_spec, save_network
+from network_model.unet import check_first, grid_multiple, make_spec, save_network
 from training_data.channels import FIRST
-from training_data.origin import file_hash
+from training_data.origin import file_hash, file_hashes
 
 TAG = "[4 train]"
 FREE_KEYS = (
@@ -70,6 +70,7 @@ def load_data(config: dict, spec: dict) -> dict:
     Raises:
         ValueError: a file or an option that cannot be used.
     """
+    check_first(spec)
     kind = ResidentPatches if config["resident"] else PatchFile
     patches = kind(config["datasets_path"], spec["inputs"], config["crop"])
     if any(n % grid_multiple(spec) for n in patches.shape):
@@ -102,8 +103,9 @@ def main(config: dict) -> None:
     steps = config["epochs"] * len(DataGenerator(data["patches"], data["train"], config))
     with distribution(config["gpus"]):
         model = compile_model(config, spec, data["patches"], data["subject"], steps)
-    # Once nothing in it is refused; resumed on the same patches only.
-    used = {"patches_sha256": data["patches"].digest()}
+    # Once nothing in it is refused; resumed on the same patches and the same scan only.
+    used = {"patches_sha256": data["patches"].digest()} | scan_hashes(config)
+    used |= file_hashes(warm_start=config["warm_start_path"])
     save_config(config | used, folder, free=FREE_KEYS)
     print(f"{TAG} {model.count_params():,} parameters", flush=True)
 
