@@ -13,12 +13,23 @@ import importlib
 import json
 import os
 import pprint
+import re
 import runpy
 import sys
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _PATH_ENDINGS = ("File", "Folder", "_path", "Path")
+
+
+def open_streams() -> None:
+    """Standard streams that take any text: closed ones go nowhere, and what they lack is a `?`."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, until the process ends
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 def die(message: str) -> None:
@@ -34,6 +45,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args, tag: str = "", **kwargs):
         super().__init__(*args, **kwargs)
         self.tag = tag
+        # By argparse's own rule -1e-3 is an option.
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 
     def error(self, message):
         die(f"{self.tag} {message}")
@@ -122,6 +135,7 @@ def run_step(step: str, main) -> None:
     lack of memory become one line and exit status 1.
     ``--help`` prints the step's config with its comments.
     """
+    open_streams()
     number = step.removeprefix("step").replace("_", " ", 1)
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(Path(importlib.import_module(f"configs.{step}").__file__).read_text(), end="")
@@ -148,10 +162,7 @@ def _changed_keys(name: str) -> dict:
         )
     try:
         keys = runpy.run_path(str(path)).get("config")
-    except (
-        SyntaxError, NameError, TypeError, ValueError, ImportError, AttributeError, LookupError,
-        ArithmeticError,
-    ) as error:  # fmt: skip
+    except (Exception, SystemExit) as error:
         raise ValueError(f"config file {name} is not valid Python: {error}") from error
     if not isinstance(keys, dict):
         raise ValueError(f"config file {name} holds no dict named `config`")

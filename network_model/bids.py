@@ -22,6 +22,9 @@ BIDS_VERSION = "1.10.0"
 # Entities of a Chimap's name in the order of the specification; others are dropped.
 ENTITIES = ("sub", "ses", "acq", "ce", "rec", "run", "space", "chunk")
 EXACT = ("sub", "ses", "space")  # must be the same, also where one of the two has none
+# Words of a mask's name that say it is none of the brain.
+OTHER_REGIONS = {"lesion", "lesions", "csf", "ventricle", "ventricles", "wm", "gm"}
+OTHER_REGIONS |= {"vessel", "vessels", "vein", "veins"}
 README = """{tool} {version}
 
 Quantitative susceptibility maps (suffix Chimap) in ppm, one per local field that was found in the
@@ -150,6 +153,9 @@ def _may_be_brain(mask: Path, asked: str) -> bool:
     """Whether a mask is not named after another region, unless the patterns ask for such names."""
     have = entities(mask)
     regions = [(e, have[e]) for e in ("label", "desc") if e in have]
+    words = re.split(r"[_.]", mask.name.lower())
+    if any(word in OTHER_REGIONS and word not in asked.lower() for word in words):
+        return False
     return all(r.lower() == "brain" or f"{e}-{r}" in asked for e, r in regions)
 
 
@@ -185,6 +191,25 @@ def _but_echo(path: Path) -> dict[str, str]:
 def _echo(path: Path):
     number = entities(path).get("echo", "")
     return int(number) if number.isdigit() else 0, path
+
+
+def check_owner(out) -> None:
+    """Raise a ValueError where a folder's description or README is that of another data set."""
+    path = Path(out) / "dataset_description.json"
+    if not path.is_file():
+        if (other := Path(out) / "README").is_file():
+            raise ValueError(f"{other}: is not of {TOOL}; choose a folder of its own with --out")
+        return
+    try:
+        makers = json.loads(path.read_text(encoding="utf-8-sig"))["GeneratedBy"]
+        names = [maker["Name"] for maker in makers]
+    except (ValueError, OSError, KeyError, TypeError):
+        names = []
+    if TOOL not in names:
+        raise ValueError(
+            f"{path}: is that of another data set, by {', '.join(map(str, names)) or 'hand'}; "
+            f"choose a folder of its own with --out, such as derivatives/{TOOL.lower()}"
+        )
 
 
 def dataset_files(study, out) -> dict[str, str]:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from network_model.bids import ScanFiles, dataset_files, find_scans, source_uri
+from network_model.bids import ScanFiles, check_owner, dataset_files, find_scans, source_uri
 from network_model.reconstruction import REGIONS, Options, check_numbers, reconstruct
 from network_model.sidecar import read_sidecar, sidecar_number, sidecar_path, tool_version
 from network_model.subject import DEFAULT_ECHO
@@ -68,6 +68,11 @@ def run_cohort(study, out, template: Options, patterns: dict, workers=1, schedul
     study, out = Path(study).absolute(), Path(out).absolute()
     if study.resolve() == out.resolve():
         raise ValueError(f"{out}: is the study itself; choose a folder such as derivatives/qsm")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is a file; expected a folder for the maps")
+    if workers < 1:
+        raise ValueError(f"workers {workers}: expected at least 1")
+    check_owner(out)
     check_numbers(template)
     digest = "".join(weights_hashes(template.weights_file).values())
     scans = find_scans(study, out, _with_reference(patterns, template.reference))
@@ -218,11 +223,9 @@ def _executor(workers: int, scheduler: str | None):
     """Something with `submit`: a thread of this process, or Dask's processes.
 
     Raises:
-        ValueError: Dask is needed and not there, or a number of workers below one.
+        ValueError: Dask is needed and not there.
         OSError: no scheduler answers.
     """
-    if workers < 1:
-        raise ValueError(f"workers {workers}: expected at least 1")
     if workers == 1 and scheduler is None:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             yield pool

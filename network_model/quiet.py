@@ -21,8 +21,13 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 @contextlib.contextmanager
 def silent_stderr():
     """Send file descriptor 2 to nowhere inside the block."""
-    sys.stderr.flush()
-    kept = os.dup(2)
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed, as daemons have it
+        yield
+        return
+    if sys.stderr is not None:
+        sys.stderr.flush()
     try:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
@@ -34,6 +39,9 @@ def silent_stderr():
 
 if "keras" not in sys.modules:
     with silent_stderr():
-        import keras  # noqa: F401
+        import keras
+    # Whatever an old ~/.keras/keras.json says.
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
     # Its warnings are of retraced graphs and of the FFT's gradient: nothing that a user can act on.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -11,15 +11,18 @@ configs/step6_reconstruct.py; --config takes a file of changed keys.
 """
 
 import argparse
+import os
 import re
 import sys
 
-from configs import Parser, die, load_config
+from configs import Parser, die, load_config, open_streams
 from network_model.reconstruction import Options, reconstruct
 from network_model.subject import UNITS, Scan
 
 TAG = "[6 reconstruct]"
 PATTERNS = ("field", "mask", "magnitude", "labels")
+PATHS = ("field", "mask", "output", "config", "weightsFile", "magnitude", "reference", "report")
+PATHS += ("labels", "bids", "out")
 TUNING_KEYS = ("data_weight", "tv_weight", "learning_rate", "decay_every", "trainable")
 
 
@@ -106,6 +109,9 @@ def _log(line: str) -> None:
 def main(argv: list[str]) -> None:
     """Run step 6 on one scan or on a cohort."""
     args = parser().parse_args(argv)
+    for name in PATHS:
+        if getattr(args, name):  # "--out=~/maps": shells leave that to the program
+            setattr(args, name, os.path.expanduser(getattr(args, name)))
     config = load_config("step6_reconstruct", [args.config] if args.config else [])
     config |= {k: v for k, v in vars(args).items() if k in config and v is not None}
     _check_form(args)
@@ -124,6 +130,7 @@ def main(argv: list[str]) -> None:
 
 def command(argv: list[str]) -> None:
     """`main` with every problem of the input as one line and exit status 1."""
+    open_streams()
     try:
         main(argv)
     except (ValueError, OSError, ImportError) as problem:

@@ -20,7 +20,7 @@ from network_model.mending import look_through
 from network_model.plausibility import noise_note, scan_warnings
 from network_model.refine import check_options, default_options, refine_image
 from network_model.sidecar import describe, sidecar_path
-from network_model.subject import Scan, Subject, load_subject
+from network_model.subject import Scan, Subject, load_subject, unit_vector
 from network_model.tuning import Tuning
 from network_model.weight_files import weights_hashes
 from training_data.dipole import field_inside
@@ -175,6 +175,12 @@ def check_numbers(options: Options) -> None:
     check_choice(options.align)
     check_options(options.refine_options)
     Tuning(**options.tuning)
+    if not options.align_voxel_mm > 0:
+        raise ValueError(f"align_voxel_mm {options.align_voxel_mm}: expected a number > 0")
+    if not 0 <= options.seed < 2**32:
+        raise ValueError(f"seed {options.seed}: expected a whole number from 0 to 2^32 - 1")
+    if options.scan.b0_dir is not None:
+        unit_vector(options.scan.b0_dir, "b0_dir")
 
 
 def check_outputs(options: Options) -> None:
@@ -184,10 +190,12 @@ def check_outputs(options: Options) -> None:
         raise ValueError(f"{output}: expected an output name that ends in .nii or .nii.gz")
     inputs = [options.field_file, options.mask_file, options.magnitude_file, options.labels_file]
     inputs += [options.weights_file, *([] if options.reference in REGIONS else [options.reference])]
-    inputs = [Path(i).resolve() for i in inputs if i]
+    inputs = [Path(i).absolute() for i in inputs if i]
+    inputs += [i.resolve() for i in inputs]
     written = [output, sidecar_path(output), *([Path(options.report)] if options.report else [])]
     for path in written:
-        if path.resolve() in [*inputs, *map(sidecar_path, inputs)]:
+        taken = {*inputs, *map(sidecar_path, inputs)}
+        if not taken.isdisjoint((path.absolute(), path.resolve())):
             raise ValueError(f"{path}: would replace an input or its sidecar; choose another name")
         if path.is_dir():
             raise ValueError(f"{path}: is a folder; expected a file name")

@@ -178,6 +178,8 @@ def check_options(options: dict) -> None:
         is_switch = isinstance(known[name], bool)
         if isinstance(value, bool) != is_switch or not isinstance(value, (int, float)):
             raise ValueError(f"refine option {name}={value!r}: expected such as {known[name]!r}")
+        if not value >= 0:
+            raise ValueError(f"refine option {name}={value!r}: expected a number >= 0")
 
 
 def refine_image(chi, subject, structured=None, **options) -> np.ndarray:

@@ -30,7 +30,7 @@ def read_sidecar(path) -> dict:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows writes a mark
     except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error}); mend or remove it") from error
     if not isinstance(content, dict):

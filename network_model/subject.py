@@ -17,9 +17,11 @@ from training_data.nifti import (
     Volume,
     b0_direction,
     check_same_grid,
+    degrees_between,
     from_canonical,
     read_mask,
     read_volume,
+    scanner_affine,
     to_canonical,
     write_volume,
 )
@@ -29,6 +31,10 @@ from training_data.volume import bounding_box
 UNITS = ("ppm", "Hz", "rad")
 NEEDED_BY = {"b0": ("Hz", "rad"), "te": ("rad",)}  # units that need the number
 MIN_EXTENT = 4  # voxels of mask along every axis: fewer hold no dipole pattern to invert
+LARGEST_PPM = 1e6  # of a field in the mask: a fill value, whatever unit was mistaken
+CONTRARY_DEG = 10.0  # between B0 of a sidecar and of the affine, from which on one of them is wrong
+FEW_SOFT = 0.001  # of a mask's voxels that may be between the values of its labels
+FEW_NEGATIVE = 0.01  # of a magnitude's voxels that may be below zero, where interpolation rang
 DEFAULT_ECHO = 1  # of a 4-D magnitude, from 0: the second echo, as the 2020 release took
 
 
@@ -159,7 +165,7 @@ def load_subject(field_file, mask_file, magnitude_file=None, scan: Scan | None =
     mask, mask_volume = read_mask(mask_file, like=volume)
     _check_mask(mask, mask_file)
     ppm, b0, te, notes = _to_ppm(volume, scan, sidecar)
-    b0_dir, source = _b0_dir(volume, scan, sidecar)
+    b0_dir, source, doubt = _b0_dir(volume, scan, sidecar)
     weight, index, note = _read_weight(magnitude_file, volume, mask, scan.echo)
     notes += [note, f"B0 direction {_short(b0_dir)} in voxel axes, from {source}"]
     ppm = np.where(mask, ppm, 0).astype(np.float32)
@@ -172,8 +178,10 @@ def load_subject(field_file, mask_file, magnitude_file=None, scan: Scan | None =
         _to_working_axes(b0_dir, volume.affine), magnitude_file is not None, volume, b0, te, index,
         notes,
     )  # fmt: skip
+    subject.warnings += [doubt] if doubt else []
     if mask.all():
         subject.warnings.append(f"{mask_volume.path}: covers the whole volume; is it a brain mask?")
+    subject.warnings += _soft_mask(mask_volume)
     return subject
 
 
@@ -234,11 +242,22 @@ def _check_mask(mask, name) -> None:
             f"{name}: the mask spans {'×'.join(map(str, extent))} voxels; expected at least "
             f"{MIN_EXTENT} along every axis: a dipole inversion needs a volume"
         )
+    if mask.sum() < MIN_EXTENT**3:
+        raise ValueError(
+            f"{name}: the mask has {mask.sum()} voxels; expected at least {MIN_EXTENT**3}: a "
+            "dipole inversion needs a volume"
+        )
 
 
 def _check_field(masked_field, name) -> None:
     if not np.isfinite(masked_field).all():
         raise ValueError(f"{name}: the field is NaN or infinite inside the mask; mask those out")
+    if (beyond := np.abs(masked_field) > LARGEST_PPM).any():
+        largest = np.abs(masked_field).max()
+        raise ValueError(
+            f"{name}: expected a field of at most {LARGEST_PPM:g} ppm inside the mask, found "
+            f"{beyond.sum()} voxels beyond, the largest {largest:.3g}: fill values? mask those out"
+        )
     if not masked_field.any():
         raise ValueError(f"{name}: the field is zero everywhere in the mask; is it the right file?")
 
@@ -287,13 +306,36 @@ def _number(name: str, scan: Scan, sidecar: dict, key: str, limits, notes: list[
 
 
 def _b0_dir(volume: Volume, scan: Scan, sidecar: dict):
-    """Direction of B0 in voxel axes of the file, and where it is from."""
+    """Direction of B0 in voxel axes of the file, where it is from, and a doubt about it, or ""."""
     if scan.b0_dir is not None:
-        return unit_vector(scan.b0_dir, "b0_dir"), "the user"
-    if "B0_dir" in sidecar:
-        name = f"B0_dir in {sidecar['path']}"
-        return unit_vector(sidecar["B0_dir"], name), Path(sidecar["path"]).name
-    return b0_direction(volume.affine), "the affine"
+        return unit_vector(scan.b0_dir, "b0_dir"), "the user", ""
+    affine, doubt = scanner_affine(volume)
+    along = b0_direction(affine)
+    if "B0_dir" not in sidecar:
+        remedy = f"; B0 is taken to be {_short(along)} in voxel axes: give --b0-dir (key b0_dir)"
+        return along, "the affine", f"{volume.path}: {doubt}{remedy}" if doubt else ""
+    told = unit_vector(sidecar["B0_dir"], f"B0_dir in {sidecar['path']}")
+    apart = degrees_between(told, along)
+    name = Path(sidecar["path"]).name
+    if doubt or apart <= CONTRARY_DEG:
+        return told, name, ""
+    doubt = (
+        f"B0_dir in {sidecar['path']} is {apart:.0f}° from scanner z of the affine, "
+        f"{_short(along)} in voxel axes: is one of them wrong? --b0-dir (key b0_dir) decides"
+    )
+    return told, name, doubt
+
+
+def _soft_mask(mask: Volume) -> list[str]:
+    """A warning where a mask holds shares of brain instead of labels."""
+    inside = mask.data[mask.data != 0]
+    low = int(np.count_nonzero(inside < 0.5 * inside.max()))
+    if low <= FEW_SOFT * inside.size or (inside == np.rint(inside)).all():
+        return []
+    return [
+        f"{mask.path}: {low} of its {inside.size} non-zero voxels are below half of the largest; "
+        "all of them are taken for brain: threshold a mask of probabilities first"
+    ]
 
 
 def _to_working_axes(direction, affine) -> np.ndarray:
@@ -307,6 +349,8 @@ def _to_working_axes(direction, affine) -> np.ndarray:
 def _read_weight(path, like: Volume, mask, echo):
     """Weights (X, Y, Z) on the file's axes, their echo or None, and a note on their origin."""
     if path is None:
+        if echo is not None:
+            raise ValueError(f"echo {echo!r}: is one of a magnitude's, and there is none; give it")
         return mask.astype(np.float32), None, "no magnitude: weight = mask"
     volume = read_volume(path, (3, 4), finite=False)
     check_same_grid(like, volume)
@@ -327,9 +371,15 @@ def _weight(magnitude, mask, name) -> np.ndarray:
     if magnitude.shape != mask.shape:
         raise ValueError(f"{name}: shape {magnitude.shape}, expected the mask's {mask.shape}")
     inside = magnitude[mask]
-    if not np.isfinite(inside).all() or inside.min() < 0 or np.median(inside) <= 0:
+    if not np.isfinite(inside).all():
+        number = int(np.count_nonzero(~np.isfinite(inside)))
+        raise ValueError(
+            f"{name}: {number} voxels inside the mask are NaN or infinite; set them to 0"
+        )
+    negative = np.count_nonzero(inside < 0) / inside.size
+    if negative > FEW_NEGATIVE or np.median(inside) <= 0:
         raise ValueError(
             f"{name}: expected magnitudes >= 0 that are positive in most of the mask, found "
             f"{inside.min():.3g} to {inside.max():.3g}; is it a phase image, or of another scan?"
         )
-    return np.where(mask, magnitude / inside.max(), 0).astype(np.float32)
+    return np.where(mask, np.maximum(magnitude, 0) / inside.max(), 0).astype(np.float32)

@@ -284,7 +284,7 @@ def test_two_fields_for_one_map_are_refused(tmp_path):
 def test_several_masks_that_suit_a_field_are_refused_and_other_regions_are_none(tmp_path):
     touch(tmp_path, "sub-1_localfield.nii", "sub-1_label-CSF_mask.nii", "sub-1_label-GM_mask.nii")
     touch(tmp_path, "d/sub-1_desc-brain_mask.nii", "sub-1_acq-a_mag.nii", "sub-1_acq-b_mag.nii")
-    touch(tmp_path, "sub-1_desc-csf_mask.nii")
+    touch(tmp_path, "sub-1_desc-csf_mask.nii", "sub-1_lesion_mask.nii", "sub-1_csf_mask.nii")
     (scan,) = find_scans(tmp_path, tmp_path / "out", FIND)
     assert scan.mask.name == "sub-1_desc-brain_mask.nii"
     with pytest.raises(ValueError, match=r"several files may be the magnitude .*magnitudePatterns"):
@@ -340,6 +340,24 @@ def test_a_study_without_fields_and_other_bad_requests(study, tmp_path):
     with pytest.raises(ValueError, match="workers 0"):
         run_cohort(study, tmp_path / "out", template(study), FIND, workers=0)
     assert not (tmp_path / "out/sub-01").exists()
+
+
+@pytest.mark.parametrize("name", ["dataset_description.json", "README"])
+def test_another_data_set_is_not_written_over(study, tmp_path, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text('{"Name": "the study", "BIDSVersion": "1.10.0"}')
+    before = (out / name).read_text()
+    with pytest.raises(ValueError, match=rf"{name}: is .*choose a folder of its own with --out"):
+        run_cohort(study, out, template(study), FIND)
+    assert [p.name for p in out.iterdir()] == [name]
+    assert (out / name).read_text() == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file: is a file; expected a folder"):
+        run_cohort(study, tmp_path / "file", template(study), FIND)
+    with pytest.raises(ValueError, match="workers 0: expected at least 1"):
+        run_cohort(study, tmp_path / "new", template(study), FIND, workers=0)
+    assert not (tmp_path / "new").exists()
 
 
 def test_without_dask_one_line_says_so(study, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from configs import PROJECT_ROOT, die, load_config, run_step, save_config, write_text
+from configs import PROJECT_ROOT, Parser, die, load_config, run_step, save_config, write_text
 
 STEPS = sorted(p.stem for p in (PROJECT_ROOT / "configs").glob("step*.py"))
 FILES = sorted((PROJECT_ROOT / "configs").glob("*/*.py"))
@@ -170,6 +170,29 @@ def test_a_project_that_was_moved_goes_on(tmp_path):
     for key, value in (("chiFile", "runs/y/chi.nii.gz"), ("step1.srcFolder", "maps")):
         with pytest.raises(ValueError, match=f"was made with {key}="):
             save_config(keys | {key: str(PROJECT_ROOT / value)}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "status"), [({"PYTHONIOENCODING": "ascii"}, 0), ({"closed": ">&-"}, 1)]
+)
+def test_streams_that_take_no_greek_or_are_closed(keys, status):
+    """χ becomes a `?`; without a standard output the error is still one line."""
+    closed = keys.pop("closed", "")
+    code = "from configs import die, open_streams; open_streams(); print('χ ±'); "
+    code += "die('χ is bad')" if closed else ""
+    run = subprocess.run(
+        f'{sys.executable} -c "{code}" {closed}', shell=True, capture_output=True, text=True,
+        cwd=PROJECT_ROOT, env=os.environ | keys, check=False,
+    )  # fmt: skip
+    assert run.returncode == status, run.stderr
+    assert run.stdout == ("" if closed else "? ?\n")
+    assert run.stderr == ("error: χ is bad\n" if closed else "")
+
+
+def test_a_negative_number_in_powers_of_ten_is_a_number():
+    parser = Parser()
+    parser.add_argument("--b0-dir", type=float, nargs=3)
+    assert parser.parse_args(["--b0-dir", "0", "-1e-3", "-.5"]).b0_dir == [0, -1e-3, -0.5]
 
 
 def test_text_is_whole_or_absent(tmp_path, monkeypatch):

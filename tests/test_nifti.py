@@ -16,6 +16,7 @@ from training_data.nifti import (
     from_canonical,
     read_mask,
     read_volume,
+    scanner_affine,
     to_canonical,
     write_volume,
 )
@@ -71,6 +72,55 @@ def test_round_trip_keeps_place_units_and_codes(tmp_path, suffix, codes):
     assert (int(image.header["qform_code"]), int(image.header["sform_code"])) == codes
     np.testing.assert_allclose(image.affine, oblique_affine(), atol=1e-4)
     np.testing.assert_array_equal(np.asarray(image.dataobj), data * 2)
+
+
+def turned(degrees):
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.array([[1, 0, 0, 0], [0, c, -s, 0], [0, s, c, 0], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("qform", "sform", "taken", "words"),
+    [
+        ((1, 30), (2, 0), 30, "put B0 30° apart; the qform was taken"),
+        ((1, 30), (4, 0), 30, "sform (code 4"),
+        ((1, 30), (1, 0), 0, ""),
+        ((2, 30), (1, 0), 0, ""),
+        ((1, 0.5), (2, 0), 0, ""),
+        ((1, 30), (0, 0), 30, ""),
+        ((0, 30), (0, 0), 0, "holds no orientation"),
+    ],
+)
+def test_b0_is_along_z_of_the_scanners_form(tmp_path, qform, sform, taken, words):
+    image = nib.Nifti1Image(random_data(), None)
+    image.set_qform(turned(qform[1]), qform[0])
+    image.set_sform(turned(sform[1]), sform[0])
+    nib.save(image, tmp_path / "a.nii")
+    volume = read_volume(tmp_path / "a.nii")
+    affine, doubt = scanner_affine(volume)
+    angle = np.radians(taken)
+    np.testing.assert_allclose(b0_direction(affine), (0, np.sin(angle), np.cos(angle)), atol=1e-4)
+    assert words in doubt
+    assert bool(words) == bool(doubt)
+    if not qform[0] + sform[0]:
+        return
+    write_volume(tmp_path / "b.nii", volume.data, like=volume)
+    written = nib.load(tmp_path / "b.nii").header
+    for name, (code, _) in (("qform", qform), ("sform", sform)):
+        if code:  # both forms are kept as they were
+            own = getattr(image.header, f"get_{name}")()
+            np.testing.assert_allclose(getattr(written, f"get_{name}")(), own, atol=1e-4)
+
+
+def test_a_broken_qform_beside_an_sform_does_no_harm(tmp_path):
+    path = save(tmp_path / "a.nii", random_data(), qform=1, sform=2)
+    raw = bytearray(path.read_bytes())
+    raw[256:260] = np.float32(3).tobytes()  # quatern_b: no unit quaternion has it
+    path.write_bytes(raw)
+    volume = read_volume(path)
+    assert scanner_affine(volume) == (pytest.approx(volume.affine), "")
+    write_volume(tmp_path / "b.nii", volume.data, like=volume)
+    np.testing.assert_allclose(nib.load(tmp_path / "b.nii").affine, volume.affine, atol=1e-4)
 
 
 def test_units_that_nibabel_has_no_name_for_are_kept(tmp_path):

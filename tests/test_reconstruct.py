@@ -464,6 +464,14 @@ def wrong_sum(folder):
     (folder / "SHA256SUMS").write_text("0" * 64 + "  net.h5\n")
 
 
+def beside_a_link(folder):
+    """A field that is a link, as of git-annex, with its sidecar beside the link."""
+    (folder / "annex").mkdir()
+    (folder / "field.nii.gz").rename(folder / "annex/key.nii.gz")
+    (folder / "field.nii.gz").symlink_to(folder / "annex/key.nii.gz")
+    (folder / "field.json").write_text("{}")
+
+
 def echoes(data):
     return np.stack([data, data], -1)
 
@@ -532,6 +540,9 @@ BAD_FILES = {
     "echo beyond": (rewrite("magnitude.nii.gz", echoes), f"{MAG} --echo 2"),
     "echo negative": (rewrite("magnitude.nii.gz", echoes), f"{MAG} --echo -1"),
     "echo of a 3-D magnitude": (None, f"{MAG} --echo 1"),
+    "echo of no magnitude": (None, "--echo 1"),
+    "field of fill values": (rewrite("field.nii.gz", spoil((14, 17, 12), 1e30)), ""),
+    "sidecar beside a link": (beside_a_link, "-o {}/field.nii"),
     "sidecar not JSON": (sidecar("{B0_dir:"), ""),
     "sidecar binary": (lambda d: (d / "field.json").write_bytes(b"\xff\xfe\x00\x81"), ""),
     "sidecar a list": (sidecar("[0, 0, 1]"), ""),
@@ -566,6 +577,17 @@ BAD_FILES = {
         lambda d: (d / "c.py").write_text("config = {'refine_options': {'magic': 1}}"),
         "--config {}/c.py --refine",
     ),
+    "config of no voxel size": (
+        lambda d: (d / "c.py").write_text("config = {'align_voxel_mm': 0.0}"), "--config {}/c.py"),
+    "config of a negative number": (
+        lambda d: (d / "c.py").write_text("config = {'refine_options': {'iterations': -5}}"),
+        "--config {}/c.py --refine"),
+    "config of a negative seed": (
+        lambda d: (d / "c.py").write_text("config = {'seed': -1}"), "--config {}/c.py"),
+    "config that fails": (
+        lambda d: (d / "c.py").write_text("raise RuntimeError('no')"), "--config {}/c.py"),
+    "config that exits": (
+        lambda d: (d / "c.py").write_text("raise SystemExit(3)"), "--config {}/c.py"),
     "config of a wrong type": (
         lambda d: (d / "c.py").write_text("config = {'finetune': 'x'}"), "--config {}/c.py"),
 }  # fmt: skip

@@ -2,10 +2,12 @@
 
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from scans import SHAPE, VOXEL, make_scan, tilted_affine, write_scan
+from scipy import ndimage
 
 from network_model.plausibility import scan_warnings, sign_warning, spread_warning
 from network_model.subject import GAMMA_MHZ_PER_T, Scan, load_subject, make_subject
@@ -102,6 +104,56 @@ def test_b0_direction_of_the_sidecar_comes_before_the_affine(folder):
     assert "field.json" in subject.notes[-1]
 
 
+def test_a_sidecar_that_contradicts_the_affine_is_doubted(folder):
+    (folder / "field.json").write_text(json.dumps({"B0_dir": [0, 0.3, 0.954]}))
+    assert not load_subject(*files(folder)).warnings  # 20° is what the affine says
+    (folder / "field.json").write_text(json.dumps({"B0_dir": [1, 0, 0]}))
+    (warning,) = load_subject(*files(folder)).warnings
+    assert "field.json is 90° from scanner z of the affine" in warning
+    assert load_subject(*files(folder), scan=Scan(b0_dir=(1, 0, 0))).warnings == []
+
+
+def test_a_header_without_orientation_is_doubted(folder):
+    for name in ("field", "mask"):
+        image = nib.load(folder / f"{name}.nii.gz")
+        data = np.asarray(image.dataobj)
+        bare = nib.Nifti1Image(data, None)
+        nib.save(bare, folder / f"{name}.nii.gz")
+    (warning,) = load_subject(*files(folder, magnitude=False)).warnings
+    assert "field.nii.gz: holds no orientation" in warning
+    assert "B0 is taken to be (0.000, 0.000, 1.000)" in warning
+    known = load_subject(*files(folder, magnitude=False), scan=Scan(b0_dir=(0, 0, 1)))
+    assert known.warnings == []
+
+
+def test_a_mask_of_shares_is_named(folder):
+    mask = read_volume(folder / "mask.nii.gz")
+    soft = ndimage.gaussian_filter(mask.data, 1.0)
+    write_volume(folder / "mask.nii.gz", np.where(soft > 0.01, soft, 0), affine=mask.affine)
+    (warning,) = load_subject(*files(folder)).warnings
+    assert "are below half of the largest" in warning
+    write_volume(folder / "mask.nii.gz", mask.data * 0.3, affine=mask.affine)
+    assert load_subject(*files(folder)).warnings == []
+    labels = mask.data * (1 + 40 * (np.indices(mask.data.shape)[0] > 14))
+    write_volume(folder / "mask.nii.gz", labels, affine=mask.affine)
+    assert load_subject(*files(folder)).warnings == []
+
+
+def test_a_magnitude_that_rings_below_zero_is_taken(folder):
+    magnitude = read_volume(folder / "magnitude.nii.gz")
+    inside = np.argwhere(read_volume(folder / "mask.nii.gz").data)
+    data = magnitude.data.copy()
+    data[tuple(inside[len(inside) // 2])] = -0.01
+    write_volume(folder / "magnitude.nii.gz", data, affine=magnitude.affine)
+    assert load_subject(*files(folder)).weight.min() == 0
+
+
+def test_a_sidecar_with_the_mark_of_windows_is_read(folder):
+    text = json.dumps({"B0_dir": [0, 0.3, 0.954]})
+    (folder / "field.json").write_text(text, encoding="utf-8-sig")
+    assert "field.json" in load_subject(*files(folder)).notes[-1]
+
+
 @pytest.mark.parametrize(("echo", "index"), [(None, 1), (0, 0), (2, 2)])
 def test_echo_of_a_4d_magnitude(folder, echo, index):
     magnitude = read_volume(folder / "magnitude.nii.gz")
@@ -118,7 +170,12 @@ BAD_ARRAYS = {
     "shapes differ": {"mask": np.ones((5, 5, 5))},
     "empty mask": {"mask": np.zeros(SHAPE)},
     "thin mask": {"mask": np.arange(SHAPE[2]) == np.full(SHAPE, 3)},
+    "two voxels far apart": {
+        "mask": np.pad(np.eye(2)[:, :, None] * np.eye(2)[:, None], [(5, n - 7) for n in SHAPE])
+    },
     "zero field": {"field": np.zeros(SHAPE)},
+    "fill value": {"field": np.where(np.indices(SHAPE)[0] == 14, 1e30, 0.01)},
+    "nan magnitude": {"magnitude": np.where(np.indices(SHAPE)[0] == 14, np.nan, 1)},
     "nan field": {"field": np.full(SHAPE, np.nan)},
     "b0_dir": {"b0_dir": (0, 0, 0)},
     "negative magnitude": {"magnitude": -np.ones(SHAPE)},

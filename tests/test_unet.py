@@ -1,5 +1,10 @@
 """The one builder: shared convolutions, a norm per domain, files that give the same output."""
 
+import json
+import os
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -282,6 +287,22 @@ def test_a_network_cannot_grow_into_every_other(tmp_path, keys):
     large, larger = network(**PLAIN | keys)
     with pytest.raises(ValueError, match="weights of another architecture"):
         warm_start(large, larger, tmp_path / "small.h5")
+
+
+def test_an_old_keras_json_does_no_harm(tmp_path):
+    """Settings of other projects: channels first, half precision."""
+    settings = {"image_data_format": "channels_first", "floatx": "float16", "backend": "tensorflow"}
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    code = (
+        "import network_model.quiet, keras; from network_model.unet import build_unet, make_spec;"
+        "model = build_unet(make_spec({'depth': 2, 'filters': 2}));"
+        "print(model.get_layer('last').dtype, keras.config.image_data_format())"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env=os.environ | {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "tensorflow"},
+    )  # fmt: skip
+    assert run.stdout == "float32 channels_last\n", run.stderr
 
 
 def test_a_slope_keeps_negative_features_alive():

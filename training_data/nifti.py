@@ -53,7 +53,8 @@ def read_volume(path, ndim: int | tuple[int, ...] = 3, *, finite: bool = True) -
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected a NIfTI volume (.nii or .nii.gz)")
+        found = "is a folder" if path.is_dir() else "no such file"
+        raise ValueError(f"{path}: {found}; expected a NIfTI volume (.nii or .nii.gz)")
     try:
         image = nib.load(path)
         data = np.asarray(image.dataobj)
@@ -87,7 +88,10 @@ def _checked(data, affine, header, path, ndims, finite) -> Volume:
         data = data[..., 0]
     if data.ndim not in ndims or 0 in data.shape:
         wanted = " or ".join(f"{n}-D" for n in ndims)
-        raise ValueError(f"{path}: expected a {wanted} volume, found shape {data.shape}")
+        raise ValueError(
+            f"{path}: expected a {wanted} volume, found shape {data.shape}; split it, or take one "
+            "volume of it"
+        )
     with np.errstate(over="ignore", invalid="ignore"):
         data = np.ascontiguousarray(data, dtype=np.float32)
     bad = data.size - int(np.count_nonzero(np.isfinite(data)))
@@ -179,8 +183,11 @@ def write_volume(path, data, like: Volume | None = None, affine=None) -> None:
     if like is not None and like.header is not None and hasattr(like.header, "get_xyzt_units"):
         # As it is: nibabel has names for known units only.
         image.header["xyzt_units"] = like.header["xyzt_units"]
-        for name in ("qform", "sform"):
-            getattr(image, f"set_{name}")(like.affine, int(like.header[f"{name}_code"]))
+        forms = _forms(like.header)
+        # Each its own where the axes are still those of the file.
+        as_read = any(np.allclose(like.affine, own, atol=1e-4) for own, _ in forms.values())
+        for name, (own, code) in forms.items():
+            getattr(image, f"set_{name}")(own if code and as_read else like.affine, code)
         if not like.header["qform_code"] and not like.header["sform_code"]:
             image.set_sform(like.affine, 2)
     else:
@@ -193,6 +200,49 @@ def write_volume(path, data, like: Volume | None = None, affine=None) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def scanner_affine(volume: Volume) -> tuple[np.ndarray, str]:
+    """Affine to scanner coordinates of a volume as read from its file, and a doubt about it, or "".
+
+    The affine in use is the sform where there is one. Registration leaves there another space
+    (code 2 aligned, 3 Talairach, 4 MNI), and the scanner's in the qform (code 1): B0 is along the z
+    of that one.
+    """
+    header = volume.header
+    if header is None or not isinstance(header, nib.AnalyzeHeader):
+        return volume.affine, ""  # an array, or a format whose one affine is the scanner's
+    forms = _forms(header) if isinstance(header, nib.Nifti1Header) else {}
+    codes = {name: code for name, (_, code) in forms.items()}
+    if not any(codes.values()):
+        return volume.affine, "holds no orientation (sform and qform codes are 0)"
+    if codes["sform"] > 1 and codes["qform"] == 1:
+        affine = forms["qform"][0]
+        apart = degrees_between(b0_direction(affine), b0_direction(volume.affine))
+        if apart > 1:
+            return affine, (
+                f"its sform (code {codes['sform']}: another space than the scanner's) and its "
+                f"qform (code 1: the scanner's) put B0 {apart:.0f}° apart; the qform was taken"
+            )
+    return volume.affine, ""
+
+
+def _forms(header) -> dict[str, tuple[np.ndarray, int]]:
+    """Affine (4, 4) and code of a NIfTI header's qform and sform; one that is broken has code 0."""
+    forms = {}
+    for name in ("qform", "sform"):
+        try:
+            affine = np.asarray(getattr(header, f"get_{name}")(), float)
+            forms[name] = affine, int(header[f"{name}_code"])
+        except (HeaderDataError, ValueError):
+            forms[name] = np.eye(4), 0
+    return forms
+
+
+def degrees_between(a, b) -> float:
+    """Angle between two directions [degree]; B0 has no front and back."""
+    cosine = abs(float(np.dot(a, b))) / np.linalg.norm(a) / np.linalg.norm(b)
+    return float(np.degrees(np.arccos(min(cosine, 1.0))))
 
 
 def b0_direction(affine) -> np.ndarray:

@@ -55,8 +55,7 @@ def check_options(config: dict) -> None:
         if not 0 <= config[key] <= 1:
             raise ValueError(f"{key} {config[key]}: expected a number from 0 to 1")
     if unknown := set(config["model_error_shares"]) - set(ERROR_SHARES):
-        known = ", ".join(ERROR_SHARES)
-        raise ValueError(f"model_error_shares: unknown {sorted(unknown)}; expected some of {known}")
+        raise ValueError(f"model_error_shares: unknown {unknown}; expected {list(ERROR_SHARES)}")
     for name, share in config["model_error_shares"].items():
         if not isinstance(share, (int, float)) or not share >= 0:
             raise ValueError(f"model_error_shares: {name} {share!r}: expected a number >= 0")
