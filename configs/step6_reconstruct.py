@@ -15,7 +15,8 @@ config = {
     # Mean over mirror images: all eight of a whole volume; tiles are mirrored in turn
     "mirrors": True,
     # Resample for the network: "on" (and turn to B0 ∥ z), "off", "both" (mean of the maps on the
-    # scan's grid and on cubes), "auto" ("on" for plain networks, "both" where voxels are elongated)
+    # scan's grid and on cubes), "auto" ("on" for plain networks, "both" where voxels are elongated
+    # or coarse)
     "align": "auto",
     "align_voxel_mm": 1.0,  # voxel edge that plain networks are trained at [mm]
     "reference": "none",  # subtract the mean of the "brain" or of a mask file; "none"
