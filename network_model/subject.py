@@ -312,7 +312,7 @@ def _b0_dir(volume: Volume, scan: Scan, sidecar: dict):
     affine, doubt = scanner_affine(volume)
     along = b0_direction(affine)
     if "B0_dir" not in sidecar:
-        remedy = f"; B0 is taken to be {_short(along)} in voxel axes: give --b0-dir (key b0_dir)"
+        remedy = f"; B0 is taken to be {_short(along)} in voxel axes: --b0-dir (key b0_dir) decides"
         return along, "the affine", f"{volume.path}: {doubt}{remedy}" if doubt else ""
     told = unit_vector(sidecar["B0_dir"], f"B0_dir in {sidecar['path']}")
     apart = degrees_between(told, along)
