@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
+from training_data.nifti import degrees_between
 from training_data.noise import white_noise
 from training_data.volume import bounding_box
 
@@ -89,25 +90,26 @@ def views_of(subject, inputs, voxel_mm: float = 1.0, choice: str = "auto") -> li
     if choice == "on":
         turn = Alignment(subject, voxel_mm)
         return [View(1.0, turn.subject, turn.back, voxel_mm)]
-    ratio = elongation(subject.voxel_size)
-    wanted = min(subject.voxel_size) * (1 if ratio >= ELONGATED else FINER)
-    edge, share = float(np.clip(wanted, *TRAINED_MM)), _share_of_cubes(subject, ratio)
-    if is_coarse(subject.voxel_size) and ratio < ELONGATED:
-        edge, share = COARSE_MM, COARSE_SHARE
+    edge, share = _cubes(subject)
     if np.allclose(subject.voxel_size, edge, rtol=1e-3):
         return [View(1.0, subject)]  # they are its own voxels
     turn = Alignment(subject, edge, straighten=False)
     return [View(1 - share, subject), View(share, turn.subject, turn.back, edge)]
 
 
-def _share_of_cubes(subject, ratio: float) -> float:
-    """Share of the map on cubes, for a scan of that longest over shortest edge."""
+def _cubes(subject) -> tuple[float, float]:
+    """Edge [mm] of the cubes that a scan is seen on besides its own voxels, and their share."""
+    size = subject.voxel_size
+    ratio = elongation(size)
     share = min(MOST_OF_CUBES[0], 1 / ratio)
     if ratio < ELONGATED:
-        return share
-    noise = white_noise(subject.field, subject.mask, subject.voxel_size, subject.b0_dir)
+        if is_coarse(size):
+            return COARSE_MM, COARSE_SHARE
+        return float(np.clip(FINER * min(size), *TRAINED_MM)), share
+    noise = white_noise(subject.field, subject.mask, size, subject.b0_dir)
     halvings = np.log2(LOW_NOISE / max(noise, 1e-6))
-    return float(np.clip(share + CUBES_BY_NOISE * halvings, share, MOST_OF_CUBES[1]))
+    share = float(np.clip(share + CUBES_BY_NOISE * halvings, share, MOST_OF_CUBES[1]))
+    return float(np.clip(min(size), *TRAINED_MM)), share
 
 
 def _best_choice(subject, inputs, voxel_mm: float) -> str:
@@ -132,7 +134,7 @@ def is_coarse(voxel_size) -> bool:
 
 def tilt_degrees(b0_dir) -> float:
     """Angle between B0 and the third voxel axis [degree]; B0 has no front and back."""
-    return float(np.degrees(np.arccos(np.clip(abs(b0_dir[2]), 0, 1))))
+    return degrees_between(b0_dir, (0, 0, 1))
 
 
 def rotation_to_z(b0_dir) -> np.ndarray:

@@ -66,13 +66,7 @@ def run_cohort(study, out, template: Options, patterns: dict, workers=1, schedul
             all others were done.
     """
     study, out = Path(study).absolute(), Path(out).absolute()
-    if study.resolve() == out.resolve():
-        raise ValueError(f"{out}: is the study itself; choose a folder such as derivatives/qsm")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: is a file; expected a folder for the maps")
-    if workers < 1:
-        raise ValueError(f"workers {workers}: expected at least 1")
-    check_owner(out)
+    _check_request(study, out, workers)
     check_numbers(template)
     digest = "".join(weights_hashes(template.weights_file).values())
     scans = find_scans(study, out, _with_reference(patterns, template.reference))
@@ -97,6 +91,17 @@ def run_cohort(study, out, template: Options, patterns: dict, workers=1, schedul
         _write_summary(out, stopped)
         raise
     return _summarize(out, [rows[scan.name] for scan in scans])
+
+
+def _check_request(study: Path, out: Path, workers: int) -> None:
+    """Raise a ValueError for a folder that can't take the maps, or no worker."""
+    if study.resolve() == out.resolve():
+        raise ValueError(f"{out}: is the study itself; choose a folder such as derivatives/qsm")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is a file; expected a folder for the maps")
+    check_owner(out)
+    if workers < 1:
+        raise ValueError(f"workers {workers}: expected at least 1")
 
 
 def _with_reference(patterns: dict, reference: str) -> dict:
@@ -178,7 +183,8 @@ def _finished(options: Options, extra: dict) -> dict:
     if not output.is_file():
         return {}
     made = output.stat().st_mtime
-    if options.report and not _is_since(Path(options.report), made):
+    report = Path(options.report) if options.report else output
+    if not report.is_file() or report.stat().st_mtime < made:
         return {}  # none, or that of an earlier map
     inputs = [options.field_file, options.mask_file, options.magnitude_file, options.labels_file]
     inputs += [] if options.reference in REGIONS else [options.reference]
@@ -193,10 +199,6 @@ def _finished(options: Options, extra: dict) -> dict:
     if _had_less_memory(sidecar, options.memory_gb):
         return {}
     return sidecar if sidecar.get("ParametersSHA256") == extra["ParametersSHA256"] else {}
-
-
-def _is_since(path: Path, time: float) -> bool:
-    return path.is_file() and path.stat().st_mtime >= time
 
 
 def _had_less_memory(sidecar: dict, memory_gb: float | None) -> bool:

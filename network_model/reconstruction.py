@@ -22,7 +22,7 @@ from network_model.refine import check_options, default_options, refine_image
 from network_model.sidecar import describe, sidecar_path
 from network_model.subject import Scan, Subject, load_subject, unit_vector
 from network_model.tuning import Tuning
-from network_model.weight_files import weights_hashes
+from network_model.weight_files import named_hashes
 from training_data.dipole import field_inside
 from training_data.nifti import SUFFIXES, check_same_grid, read_mask, read_volume, to_canonical
 
@@ -116,16 +116,15 @@ def reconstruct(
     """
     check_numbers(options)
     check_outputs(options)
-    (_, digest), *beside = weights_hashes(options.weights_file).items()
+    hashes = named_hashes("weights", options.weights_file)
     subject = load_subject(
         options.field_file, options.mask_file, options.magnitude_file, options.scan
     )
     reference = _reference_mask(options.reference, subject)
     labels = _labels(options.labels_file, subject)
-    trusted, course, mended, doubts = subject, 0, {}, []
     with _while_importing("network_model.quiet"):
-        if options.mend:
-            trusted, course, mended, doubts = look_through(subject)
+        looked = look_through(subject) if options.mend else (subject, 0, {}, [])
+    trusted, course, mended, doubts = looked
     local = dataclasses.replace(subject, field=subject.field - course)
     sigma, note = noise_note(local)
     warnings = subject.warnings + scan_warnings(local) + doubts
@@ -133,7 +132,8 @@ def reconstruct(
         log(line)
 
     chi_network, chi, steps = _invert(options, trusted, log, label)
-    steps[0] |= {f"{path.stem}_sha256": of_it for path, of_it in beside}
+    digest = hashes.pop("weights_sha256")
+    steps[0] |= hashes
     residuals = [residual_field(local, x) for x in (chi_network, chi)]
     values = _referenced(chi, subject.mask, reference)
     parameters = describe(options, subject, digest, steps) | values | mended | {
