@@ -56,7 +56,7 @@ def main(config: dict) -> None:
     final = folder / "chi.nii.gz"
     subject = subject_from_config(config, TAG)
     model, spec = load_to_predict(config["weightsFile"])
-    tuned = network_to_tune(config["weightsFile"])
+    tuned = network_to_tune(config["weightsFile"]) if spec["tile"] else (model, spec)
     # Hashes too: a folder of other files under the same names is not finished.
     hashes = scan_hashes(config) | named_hashes("weights", config["weightsFile"])
     save_config(config | hashes, folder)
