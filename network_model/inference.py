@@ -399,7 +399,7 @@ def load_to_predict(path, group: str = "/") -> tuple[keras.Model, dict]:
     """`load_network`; one of tiles in bfloat16 where the processor multiplies in it.
 
     Its map differs by 0.001 of itself, its own errors being a hundred times that, and takes two
-    fifths of the time (docs/LESSONS.md).
+    fifths of the time (docs/NOTEBOOK.md).
     """
     if not (read_spec(path, group)["tile"] and multiplies_bfloat16()):
         return load_network(path, group=group)

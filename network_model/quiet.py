@@ -1,7 +1,7 @@
 """Imports Keras without TensorFlow's start-up lines; to be imported before anything that needs it.
 
 TensorFlow uses oneDNN's convolutions unasked only on CPUs with AVX512 or AMX; on one with AVX2
-alone they are as right and take less than half the time (docs/LESSONS.md). Here they always are.
+alone they are as right and take less than half the time (docs/NOTEBOOK.md). Here they always are.
 TensorFlow logs to standard error before its log levels are read, whatever `TF_CPP_MIN_LOG_LEVEL`
 says, so the file descriptor itself is turned away during the import. Errors are raised as ever.
 """

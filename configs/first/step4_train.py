@@ -1,7 +1,7 @@
 """Step 4 of the first network: homogeneous U-Net (no bias, no norm) that corrects a TV inversion.
 
 A network of one convolution a level first; then two a level, grown from it, because from scratch
-the deeper one died (docs/LESSONS.md):
+the deeper one died (docs/NOTEBOOK.md):
 
 python network_model/train_model/train.py configs/first/step4_train.py convs_per_level=1 \\
     dstFolder=runs/first/4_first

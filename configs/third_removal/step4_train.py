@@ -1,7 +1,7 @@
 """Step 4 of the third network's third training: begun with the weights that are shipped.
 
 What came of it is not shipped: better under errors of background removal, worse on the measured
-field (docs/LESSONS.md).
+field (docs/NOTEBOOK.md).
 """
 
 from configs.third.step4_train import config as first

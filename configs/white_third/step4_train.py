@@ -1,6 +1,6 @@
 """Step 4 of the third network for white errors: begun with the second's weights, on its map.
 
-Not shipped: what it gains alone the refinement gains anyway (docs/LESSONS.md).
+Not shipped: what it gains alone the refinement gains anyway (docs/NOTEBOOK.md).
 """
 
 from configs.white_again.step4_train import config as second

@@ -137,7 +137,7 @@ class PatchFile:
 class ResidentPatches(PatchFile):
     """Step 3's file in the memory of the accelerator, where batches are made of it.
 
-    A GPU that waits for batches from the CPU is busy for a fifth of the time (docs/LESSONS.md).
+    A GPU that waits for batches from the CPU is busy for a fifth of the time (docs/NOTEBOOK.md).
     Needs KERAS_BACKEND=torch: with others a batch goes through the memory of the host. Arguments,
     errors and patches are those of `PatchFile`; all arrays keep their type in the file.
 
