@@ -29,13 +29,12 @@ import inspect
 import numpy as np
 from scipy import ndimage
 
-from network_model.align import ELONGATED, elongation
 from network_model.strong import STRONG, fit_strong, mend_field, strong_sources
 from training_data.backend import on_fastest
 from training_data.channels import make_channels
 from training_data.dipole import convolve, field_inside, near_cone
 from training_data.inversion import Problem, noise_weight, tv_admm, wiener
-from training_data.noise import estimate_noise, gaussian, local_noise, structured_noise
+from training_data.noise import estimate_noise, gaussian, structured_noise, white_noise
 from training_data.volume import resample
 
 # Ratio of error to signal at low |k|, in what total variation leaves of the field, where the share
@@ -85,15 +84,6 @@ GUIDED_ITERATIONS = (40, 15)
 USUAL_NOISE, LEAST_OF_THEM = 0.003, 0.6
 # Of χ as a network's channel, from where the one guided by the network before ended.
 GONE_ON = 6
-# Power of the local over the global estimate of noise in that which the guided total variations of
-# a map with texture go by (`noise_of_detail`). 0, 0.5 and 0.7: heads 2002 and 2004 without noise
-# 13.72, 13.27, 13.24 and 14.39, 14.13, 13.90, head 2003 at 0.0007 ppm 17.41, 17.17, 17.15, head
-# 2002 of finer voxels at 0.0007 ppm 19.27, 19.25, 19.23, head 2001 at 0.003 ppm 28.26 each; but
-# head 2003 without texture 15.28, 15.74, 15.95. All of it on elongated voxels, where the global one
-# finds up to four times the noise: heads 2002 at 1×1×2 mm and 2003 at 1×1×3 mm at 0.0007 and 0.0008
-# ppm by 0, 0.5, 1: 19.71, 19.42, 19.14 and 20.32, 20.18, 20.04, the latter at 0.003 ppm 32.54,
-# 32.57, 32.61.
-LOCAL_POWER, LOCAL_POWER_ELONGATED = 0.5, 1.0
 # Total variation loses fast where errors are structured: best powers of 1 − `structured_share` on
 # heads 2001 and 2003 with errors of 0.15 and 0.3 of the field's spread are 2 and 4 or more.
 WHITE_POWER = 3
@@ -269,36 +259,18 @@ def guided_mean(
     if share == 0:
         return chi
     guide, chi = _softened(chi, mask, voxel_size, flat)
-    given = (chi, field, mask, voxel_size, b0_dir)
-    noise = noise_of_detail(*given, noise=noise, flat=flat)
+    # At low |k| a field has more on the cone than its noise, since it ends at the mask: 0.0010 to
+    # 0.0013 ppm in heads without any, and texture pays for it. By the white noise alone COSMOS
+    # without noise is refined to 14.3 for 15.0, head 2003 at 0.0007 ppm to 17.2 for 17.4, head
+    # 2002 at 1×1×2 mm to 19.0 for 19.7. A piecewise constant map has no texture to lose.
+    white = white_noise(field, mask, voxel_size, b0_dir)
+    noise = min(white, noise) ** (1 - flat) * noise**flat
     sparse, corrected = guided_variations(
         chi, field, mask, voxel_size, b0_dir, noise=noise, flat=flat, magnitude=magnitude,
         guide=guide,
     )  # fmt: skip
     corrected = chi + np.float32(min(2 * share, 1)) * (corrected - chi)
     return corrected + np.float32(share) * (sparse - corrected)
-
-
-def noise_of_detail(chi, field, mask, *geometry, noise: float, flat: float) -> float:
-    """Noise that the guided total variations are weighed by [ppm], where a map has texture lower.
-
-    At low |k| a field has more on the cone of the kernel than its noise, since it ends at the mask:
-    `estimate_noise` finds 0.0010 to 0.0013 ppm in heads without any. At high |k|, place by place,
-    `local_noise` finds 0.0004. What both call for serves texture best, what the latter does where
-    voxels are elongated. A piecewise constant map has no detail to lose, and around strong sources
-    the field itself is in doubt.
-
-    Args:
-        chi, field, mask: (X, Y, Z) [ppm]; geometry: voxel size [mm] and direction of B0.
-        noise: `estimate_noise` of the field; flat: `flat_share` of χ.
-    """
-    strong = strong_sources(chi, mask)
-    squares = np.square(chi, dtype=float)
-    textured = (1 - flat) * (1 - squares[strong].sum() / max(squares[mask].sum(), 1e-9))
-    local = float(np.median(local_noise(field, mask, *geometry)[mask]))
-    elongated = elongation(geometry[0]) >= ELONGATED
-    power = LOCAL_POWER_ELONGATED if elongated else LOCAL_POWER
-    return noise * min(local / max(noise, 1e-9), 1) ** (power * textured)
 
 
 def _softened(chi, mask, voxel_size, flat: float) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,6 @@ from network_model.refine import (
     guided_mean,
     guided_variations,
     mean_off_cone,
-    noise_of_detail,
     refine,
     structured_share,
     towards_data,
@@ -21,7 +20,7 @@ from network_model.strong import fit_strong, mend_field, strong_sources
 from training_data.channels import make_channels
 from training_data.dipole import dipole_kernel, field_inside, forward_field
 from training_data.inversion import noise_weight, tv_admm, wiener
-from training_data.noise import add_complex_noise, estimate_noise, smooth_noise
+from training_data.noise import add_complex_noise, estimate_noise, smooth_noise, white_noise
 from training_data.phantom import make_head
 from training_data.randomlabels import make_random_labels
 
@@ -320,19 +319,20 @@ def test_guided_variations_are_stopped_the_earlier_the_more_noise(scan, noise, f
     np.testing.assert_array_equal(found[1], map_ + tv_admm(left, *geometry, **options))
 
 
-def test_noise_of_detail_is_below_what_the_end_of_the_mask_leaves_on_the_cone():
+@pytest.mark.parametrize("flat", [0.0, 1.0])
+def test_texture_is_refined_by_the_white_noise_alone(monkeypatch, flat):
     head = make_head((64, 72, 60), (2.0, 2.0, 2.2), np.random.default_rng(2010))
     chi, mask = head["chi"], head["mask"]
-    clean = forward_field(chi, (2.0, 2.0, 2.2), B0) * mask
-    noisy = add_complex_noise(clean, mask, None, 0.01, np.random.default_rng(4))
-    for field, least, most in ((clean, 0.3, 0.8), (noisy, 0.9, 1.0)):
-        scan = (field, mask, (2.0, 2.0, 2.2), B0)
-        noise = estimate_noise(*scan)
-        assert least < noise_of_detail(chi, *scan, noise=noise, flat=0) / noise <= most
-        assert noise_of_detail(chi, *scan, noise=noise, flat=1) == noise
-    bled = np.where(np.indices(chi.shape)[0] == 32, 2.0, chi).astype(np.float32) * mask
-    noise = estimate_noise(clean, *scan[1:])
-    assert noise_of_detail(bled, clean, *scan[1:], noise=noise, flat=0) > 0.9 * noise
+    scan = (forward_field(chi, (2.0, 2.0, 2.2), B0) * mask, mask, (2.0, 2.0, 2.2), B0)
+    noise, asked = estimate_noise(*scan), []
+    monkeypatch.setattr("network_model.refine.flat_share", lambda *_: flat)
+    monkeypatch.setattr(
+        "network_model.refine.guided_variations",
+        lambda chi, *_, noise, **__: asked.append(noise) or (chi, chi),
+    )
+    guided_mean(chi, *scan, noise=noise)
+    assert white_noise(*scan) < 0.9 * noise
+    assert asked == pytest.approx([noise if flat else white_noise(*scan)])
 
 
 def test_a_void_does_not_spoil_the_refined_map(void, bleeding):
