@@ -6,7 +6,7 @@ Crops each map to its mask's box, pads it to at least the patch size and cuts pa
 The file holds `field`, `chi`, `mask` (N, x, y, z), `extra` (N, x, y, z, channels) where `inputs`
 asks for more, `sample` (N,) and `corner` (N, 3): one chunk = one patch; and the attributes `inputs`
 and `first_sha256`, of firstFile, with those of the files it names. Each map is first finished in a
-part file of its own; a run that was killed goes on with the first part that is missing.
+part file of its own; a killed run goes on with those that are missing, a finished with new maps.
 """
 
 import os
@@ -21,7 +21,7 @@ from network_model.weight_files import named_hashes
 from training_data.channels import FIRST, check_inputs, extra_channels, make_channels
 from training_data.nifti import check_same_grid, read_volume
 from training_data.origin import made_with
-from training_data.patchfile import create_patch_dataset, merge_parts
+from training_data.patchfile import create_patch_dataset, held_maps, merge_parts
 from training_data.samples import (
     FIELD_FILE,
     check_processes,
@@ -114,6 +114,7 @@ def write_part(folder: Path, part: Path, config: dict) -> None:
                 # NumPy rounds: HDF5 halves numbers that it rounds up to a power of two.
                 data[i] = x[window(corner, config["patch_size"])].astype(dtype)
         file["corner"] = corners.astype(np.int16)
+        file["sample"] = np.repeat(folder.name.encode(), len(corners))
     os.replace(temporary, part)
 
 
@@ -122,19 +123,18 @@ def main(config: dict) -> None:
     check_options(config)
     source, target = Path(config["srcFolder"]), Path(config["dstFile"])
     folders = sample_folders(source, FIELD_FILE)
-    names = [f.name for f in folders]
-    maps = f"{len(names)}, {names[0]} to {names[-1]}"
     first = named_hashes("first", config["firstFile"]) if FIRST in config["inputs"] else {}
-    used = config | made_with(source) | first | {"samples": maps}
+    used = config | made_with(source) | first
     save_config(used, target.parent, free=("run", "dstFile", "processes"))
     parts_folder = target.parent / f"{target.stem}_parts"
-    if target.is_file():
+    held = held_maps(target, source)
+    parts = {f: parts_folder / f"{f.name}.h5" for f in folders if f.name not in held}
+    if not parts:
         shutil.rmtree(parts_folder, ignore_errors=True)  # left by a kill
         print(f"{TAG} {target} is finished", flush=True)
         return
 
     parts_folder.mkdir(parents=True, exist_ok=True)
-    parts = {folder: parts_folder / f"{folder.name}.h5" for folder in folders}
     todo = [folder for folder, part in parts.items() if not part.is_file()]
 
     def work(folder: Path) -> None:

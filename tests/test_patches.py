@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +140,29 @@ def test_a_run_that_was_cut_short_ends_in_the_same_bytes(maps, tmp_path, monkeyp
     main(config)
     assert contents(cut) == whole
     assert seen == ["map_0000", "map_0002"]
+
+
+def test_a_finished_file_takes_up_more_maps_and_ends_in_the_same_bytes(maps, tmp_path):
+    whole, grown, fewer = (tmp_path / name for name in ("whole", "grown", "fewer"))
+    run(maps, whole).close()
+    shutil.copytree(maps, fewer)
+    shutil.rmtree(fewer / "map_0002")
+    run(fewer, grown).close()
+    shutil.copytree(maps / "map_0002", fewer / "map_0002")
+    run(fewer, grown).close()
+    assert contents(grown) == contents(whole)
+
+    shutil.rmtree(fewer / "map_0000")
+    with pytest.raises(ValueError, match=r"patches\.h5: holds map_0000, which is not in "):
+        run(fewer, grown)
+    assert contents(grown) == contents(whole)
+
+
+def test_a_patch_file_that_is_none_is_named_and_kept(maps, tmp_path):
+    (tmp_path / "patches.h5").write_bytes(b"none")
+    with pytest.raises(ValueError, match=r"patches\.h5: not a readable patch file"):
+        run(maps, tmp_path)
+    assert (tmp_path / "patches.h5").read_bytes() == b"none"
 
 
 def test_kill_9_and_the_same_command(maps, tmp_path):

@@ -21,25 +21,50 @@ def create_patch_dataset(file, name: str, shape, dtype, compression="lzf") -> h5
     )  # fmt: skip
 
 
+def held_maps(target: Path, source: Path) -> set[str]:
+    """Names of the maps whose patches a finished file holds; none where there is no file.
+
+    Raises:
+        ValueError: the file is none of patches, or holds a map that is not in `source`.
+    """
+    if not target.is_file():
+        return set()
+    try:
+        with h5py.File(target) as file:
+            names = {name.decode() for name in file["sample"][:]}
+    except (OSError, KeyError) as error:
+        raise ValueError(
+            f"{target}: not a readable patch file ({error}); delete it and run step 3 again"
+        ) from error
+    if lost := sorted(name for name in names if not (source / name).is_dir()):
+        raise ValueError(
+            f"{target}: holds {lost[0]}, which is not in {source}; choose another folder (run=NAME)"
+        )
+    return names
+
+
 def merge_parts(parts: list[Path], target: Path, attributes: dict) -> int:
-    """Join part files into one, chunk by compressed chunk, written under a temporary name.
+    """Join patch files into one, chunk by compressed chunk, written under a temporary name.
 
     Args:
-        parts: a file per map: patches of each array, and `corner` (N, 3).
-        target: file to write; it also gets `sample` (N,), the stems of the parts.
+        parts: files of patches of each array, with `corner` (N, 3) and `sample` (N,), their map.
+        target: file to write; what it holds already stays, before the parts.
         attributes: of the file: `inputs`, the channels of the network, and what else is to be kept.
 
     Returns:
         number of patches.
     """
     temporary = target.with_name(f".{target.name}.tmp")
-    corners = []
+    if target.is_file():
+        parts = [target, *parts]
+    corners, samples = [], []
     for part in parts:
         with h5py.File(part) as file:
             corners.append(file["corner"][:])
+            samples.append(file["sample"][:])
             layout = {
                 k: (d.shape[1:], d.dtype, d.compression)
-                for k, d in file.items() if k != "corner"
+                for k, d in file.items() if k not in ("corner", "sample")
             }  # fmt: skip
     counts = [len(c) for c in corners]
     with h5py.File(temporary, "w") as out:
@@ -53,7 +78,7 @@ def merge_parts(parts: list[Path], target: Path, attributes: dict) -> int:
                         data.id.write_direct_chunk((at + offset[0], *offset[1:]), chunk, filters)
                 at += count
         out["corner"] = np.concatenate(corners)
-        out["sample"] = np.repeat([p.stem for p in parts], counts).astype("S")
+        out["sample"] = np.concatenate(samples)
         out.attrs.update(attributes)
     os.replace(temporary, target)
     return sum(counts)
