@@ -6,7 +6,7 @@ Crops each map to its mask's box, pads it to at least the patch size and cuts pa
 The file holds `field`, `chi`, `mask` (N, x, y, z), `extra` (N, x, y, z, channels) where `inputs`
 asks for more, `sample` (N,) and `corner` (N, 3): one chunk = one patch; and the attributes `inputs`
 and `first_sha256`, of firstFile, with those of the files it names. Each map is first finished in a
-part file of its own; a killed run goes on with those that are missing, a finished with new maps.
+part file of its own; a killed run goes on where it was, a finished one with maps that are new.
 """
 
 import os
