@@ -160,7 +160,7 @@ def test_a_finished_file_takes_up_more_maps_and_ends_in_the_same_bytes(maps, tmp
 
 def test_a_patch_file_that_is_none_is_named_and_kept(maps, tmp_path):
     (tmp_path / "patches.h5").write_bytes(b"none")
-    with pytest.raises(ValueError, match=r"patches\.h5: not a readable patch file"):
+    with pytest.raises(ValueError, match=r"patches\.h5: not a patch file of step 3"):
         run(maps, tmp_path)
     assert (tmp_path / "patches.h5").read_bytes() == b"none"
 

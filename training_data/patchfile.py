@@ -1,5 +1,6 @@
 """The HDF5 file of patches: one chunk = one patch, so that training reads any of them at once."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -21,6 +22,17 @@ def create_patch_dataset(file, name: str, shape, dtype, compression="lzf") -> h5
     )  # fmt: skip
 
 
+@contextlib.contextmanager
+def reading(path):
+    """Raise a ValueError where a patch file cannot be read, or lacks what is looked for in it."""
+    try:
+        yield
+    except (OSError, KeyError) as error:
+        raise ValueError(
+            f"{path}: not a patch file of step 3 ({error}); delete it and run step 3 again"
+        ) from error
+
+
 def held_maps(target: Path, source: Path) -> set[str]:
     """Names of the maps whose patches a finished file holds; none where there is no file.
 
@@ -29,13 +41,8 @@ def held_maps(target: Path, source: Path) -> set[str]:
     """
     if not target.is_file():
         return set()
-    try:
-        with h5py.File(target) as file:
-            names = {name.decode() for name in file["sample"][:]}
-    except (OSError, KeyError) as error:
-        raise ValueError(
-            f"{target}: not a readable patch file ({error}); delete it and run step 3 again"
-        ) from error
+    with reading(target), h5py.File(target) as file:
+        names = {name.decode() for name in file["sample"][:]}
     if lost := sorted(name for name in names if not (source / name).is_dir()):
         raise ValueError(
             f"{target}: holds {lost[0]}, which is not in {source}; choose another folder (run=NAME)"

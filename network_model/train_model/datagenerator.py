@@ -17,6 +17,7 @@ from tqdm import tqdm
 from network_model.inference import scan_channels
 from network_model.scaling import CHANNEL_SCALE, CHI_SCALE, FIELD_SCALE, network_input
 from training_data.channels import UNSIGNED, extra_channels
+from training_data.patchfile import reading
 from training_data.volume import bounding_box, crop_pad, window
 
 # Least error of the start that a patch is weighed by, network units: 0.0015 ppm.
@@ -45,7 +46,7 @@ class PatchFile:
         self.path, self.inputs = Path(path), list(inputs)
         if not self.path.is_file():
             raise ValueError(f"{path}: no such file; run step 3 first, or set datasets_path")
-        try:
+        with reading(path):
             self.file = h5py.File(self.path)
             stored = extra_channels(self.file.attrs["inputs"])
             self.samples = self.file["sample"][:]
@@ -53,10 +54,6 @@ class PatchFile:
             names = ("mask", "chi", *(("field",) if "field" in self.inputs else ()))
             names += ("extra",) if stored else ()
             self.arrays = {name: StoredPatches(self.file[name], self.path) for name in names}
-        except (OSError, KeyError) as error:
-            raise ValueError(
-                f"{path}: not a patch file of step 3 ({error}); run it again"
-            ) from error
         missing = [n for n in extra_channels(self.inputs) if n not in stored]
         if missing:
             raise ValueError(
