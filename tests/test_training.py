@@ -32,6 +32,7 @@ from network_model.train_model.datagenerator import (
     ResidentPatches,
     TargetCrops,
     flip_all,
+    for_fit,
 )
 from network_model.train_model.linear_start import fit_linear_path
 from network_model.train_model.train import main
@@ -144,6 +145,24 @@ def test_threads_make_the_same_batches(data):
         for made, expected in zip(threads[i], alone[i], strict=True):
             for name, x in made.items():
                 np.testing.assert_array_equal(x, expected[name])
+
+
+@pytest.mark.parametrize(
+    "keys", [{}, {"source_balance": "noise", "xsim_weight": 1.0, "workers": 3}]
+)
+def test_fit_is_given_the_same_batches_untuned(data, keys):
+    made = batches(data, 2, augment=True, **keys)
+    given = for_fit(made)
+    if keras.backend.backend() == "tensorflow":
+        assert not given.options().autotune.enabled  # waits at the end of each epoch
+    assert len(given) == 7
+    for i, batch in enumerate(given if given is not made else map(made.__getitem__, range(7))):
+        assert len(batch) == len(made[i])
+        for found, expected in zip(batch, made[i], strict=True):
+            assert found.keys() == expected.keys()
+            for name, x in found.items():
+                np.testing.assert_array_equal(x, expected[name])
+    assert i == 6
 
 
 @pytest.mark.parametrize("inputs", [["field", "mask"], ["tikhonov", "noise", "field"], INPUTS])

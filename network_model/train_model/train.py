@@ -37,6 +37,7 @@ from network_model.train_model.datagenerator import (
     PatchFile,
     ResidentPatches,
     TargetCrops,
+    for_fit,
 )
 from network_model.train_model.linear_start import fit_linear_path
 from network_model.unet import check_first, grid_multiple, make_spec, save_network
@@ -53,10 +54,12 @@ FREE_KEYS = (
 
 def run_epoch(model, config: dict, data: dict, epoch: int) -> dict:
     """One epoch of training and its validation; returns the row of the log."""
-    train = DataGenerator(data["patches"], data["train"], config, data["target"], epoch)
-    validation = DataGenerator(data["patches"], data["validation"], config, data["target"], -1)
+    drawn = [
+        for_fit(DataGenerator(data["patches"], data[part], config, data["target"], number))
+        for part, number in (("train", epoch), ("validation", -1))
+    ]
     history = model.fit(
-        train, validation_data=validation, epochs=epoch + 1, initial_epoch=epoch, shuffle=False,
+        drawn[0], validation_data=drawn[1], epochs=epoch + 1, initial_epoch=epoch, shuffle=False,
         verbose=config["verbose"],
     ).history  # fmt: skip
     row = {name: values[-1] for name, values in history.items()}
