@@ -18,8 +18,7 @@ import scipy.fft
 from network_model.inference import SHARE, predict, scan_channels
 from network_model.losses import SourceL1
 from network_model.subject import make_subject
-from network_model.train_model.build import compiled
-from network_model.train_model.datagenerator import for_fit
+from network_model.train_model.build import compiled, for_fit
 from network_model.unet import SPEC, build_unet, load_network, make_spec
 from training_data import backend
 from training_data.backend import gpu_available, on_fastest, to_device, to_host

@@ -25,14 +25,13 @@ from genRDFPatchesSyn import main as cut_patches
 from network_model.callbacks import ExponentialSteps, LinearDecay, cut_rows, read_rows
 from network_model.scaling import CHI_SCALE, FIELD_SCALE
 from network_model.subject import make_subject
-from network_model.train_model.build import compile_model
+from network_model.train_model.build import compile_model, for_fit
 from network_model.train_model.datagenerator import (
     DataGenerator,
     PatchFile,
     ResidentPatches,
     TargetCrops,
     flip_all,
-    for_fit,
 )
 from network_model.train_model.linear_start import fit_linear_path
 from network_model.train_model.train import main

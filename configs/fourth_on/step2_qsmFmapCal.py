@@ -2,4 +2,6 @@
 
 from configs.fourth_last.step2_qsmFmapCal import config as first
 
-config = first | {}
+config = first | {
+    "run": "fourth_on",
+}

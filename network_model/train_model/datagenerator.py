@@ -22,7 +22,6 @@ from training_data.volume import bounding_box, crop_pad, window
 
 # Least error of the start that a patch is weighed by, network units: 0.0015 ppm.
 BALANCE_FLOOR = 0.05
-AHEAD = 2  # batches that are ready for TensorFlow while it takes a step
 
 
 class PatchFile:
@@ -309,35 +308,6 @@ class DataGenerator(keras.utils.PyDataset):
         if rng.random() >= self.sign_chance:
             return x, mask, label
         return x * self.opposite, mask, -label
-
-
-def for_fit(data: DataGenerator):
-    """The same batches as `fit` is to be given them: on TensorFlow without tf.data's autotuning.
-
-    An iterator of tf.data waits at its end for the thread that tunes it, which sleeps for 10 ms and
-    then twice as long each time: after 50 s of training it was 32 s of nothing (TensorFlow 2.21).
-
-    Args:
-        data: batches of a training or a validation.
-
-    Returns:
-        `data` itself with other backends, else a tf.data.Dataset of the same batches.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return data
-    import tensorflow as tf
-
-    def kind(array):
-        return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
-
-    signature = keras.tree.map_structure(kind, data[0])
-    batches = tf.data.Dataset.from_generator(
-        lambda: map(data.__getitem__, range(len(data))), output_signature=signature
-    )
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    batches = batches.apply(tf.data.experimental.assert_cardinality(len(data)))
-    return batches.prefetch(AHEAD).with_options(options)
 
 
 def _ordered(indices, count: int, key):

@@ -30,6 +30,7 @@ from network_model.train_model.build import (
     check_options,
     compile_model,
     distribution,
+    for_fit,
     tune_backend,
 )
 from network_model.train_model.datagenerator import (
@@ -37,7 +38,6 @@ from network_model.train_model.datagenerator import (
     PatchFile,
     ResidentPatches,
     TargetCrops,
-    for_fit,
 )
 from network_model.train_model.linear_start import fit_linear_path
 from network_model.unet import check_first, grid_multiple, make_spec, save_network
