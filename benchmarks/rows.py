@@ -136,8 +136,8 @@ def network_rows(head: dict, voxel_size, repeats: int):
     half = make_spec({**two, "filters": 32, "shuffle": 2, "tile": 64})
     yield compare("training step, two convolutions: 16 filters | 32 on half the grid",
                   trainer(make_spec(two)), trainer(half), repeats)  # fmt: skip
-    yield compare("epoch of 16 steps: as step 4 gives them to fit | tuned by tf.data",
-                  *epochs(half, 16), repeats)  # fmt: skip
+    yield compare("epoch of 48 steps: as step 4 gives them to fit | tuned by tf.data",
+                  *epochs(half, 48), repeats)  # fmt: skip
     spec = specs["no norm"]
     model = build_unet(spec, ("target",))
     yield compare("whole volume: one pass | tiles in 3 GB",
