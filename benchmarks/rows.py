@@ -18,7 +18,7 @@ import scipy.fft
 from network_model.inference import SHARE, predict, scan_channels
 from network_model.losses import SourceL1
 from network_model.subject import make_subject
-from network_model.train_model.build import compiled, for_fit
+from network_model.train_model.build import compiled
 from network_model.unet import SPEC, build_unet, load_network, make_spec
 from training_data import backend
 from training_data.backend import gpu_available, on_fastest, to_device, to_host
@@ -136,8 +136,6 @@ def network_rows(head: dict, voxel_size, repeats: int):
     half = make_spec({**two, "filters": 32, "shuffle": 2, "tile": 64})
     yield compare("training step, two convolutions: 16 filters | 32 on half the grid",
                   trainer(make_spec(two)), trainer(half), repeats)  # fmt: skip
-    yield compare("epoch of 48 steps: as step 4 gives them to fit | tuned by tf.data",
-                  *epochs(half, 48), repeats)  # fmt: skip
     spec = specs["no norm"]
     model = build_unet(spec, ("target",))
     yield compare("whole volume: one pass | tiles in 3 GB",
@@ -154,36 +152,9 @@ def network_rows(head: dict, voxel_size, repeats: int):
 
 def trainer(spec: dict):
     """A function that does one training step on random numbers."""
-    model, batch = _to_train(spec)
-    return lambda: model.train_on_batch(*batch)
-
-
-def epochs(spec: dict, steps: int):
-    """Two functions that train for an epoch of `steps`: as step 4 does, and as Keras would."""
-    model, batch = _to_train(spec)
-    data = SameBatch(batch, steps)
-    return [lambda given=g: model.fit(given, verbose=0) for g in (for_fit(data), data)]
-
-
-class SameBatch(keras.utils.PyDataset):
-    """One batch, `steps` times."""
-
-    def __init__(self, batch, steps: int):
-        super().__init__()
-        self.batch, self.steps = batch, steps
-
-    def __len__(self):
-        return self.steps
-
-    def __getitem__(self, i: int):
-        return self.batch
-
-
-def _to_train(spec: dict):
-    """A compiled network, and a batch of random numbers with its truth."""
     model = build_unet(spec, ("source",))
     model.compile("adam", {"source_chi": SourceL1()}, jit_compile=compiled())
     rng = np.random.default_rng(0)
     x = rng.standard_normal((1, 64, 64, 64, len(spec["inputs"])), np.float32)
     batch = {"source_x": x, "source_mask": np.ones_like(x[..., :1])}
-    return model, (batch, {"source_chi": x[..., :1]})
+    return lambda: model.train_on_batch(batch, {"source_chi": x[..., :1]})
