@@ -54,12 +54,12 @@ FREE_KEYS = (
 
 def run_epoch(model, config: dict, data: dict, epoch: int) -> dict:
     """One epoch of training and its validation; returns the row of the log."""
-    drawn = [
+    train, validation = (
         for_fit(DataGenerator(data["patches"], data[part], config, data["target"], number))
         for part, number in (("train", epoch), ("validation", -1))
-    ]
+    )
     history = model.fit(
-        drawn[0], validation_data=drawn[1], epochs=epoch + 1, initial_epoch=epoch, shuffle=False,
+        train, validation_data=validation, epochs=epoch + 1, initial_epoch=epoch, shuffle=False,
         verbose=config["verbose"],
     ).history  # fmt: skip
     row = {name: values[-1] for name, values in history.items()}
