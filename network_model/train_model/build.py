@@ -59,7 +59,7 @@ def for_fit(data: keras.utils.PyDataset):
     """The same batches as `fit` is to be given them: on TensorFlow without tf.data's autotuning.
 
     An iterator of tf.data may wait at its end for the thread that tunes it, which sleeps for 10 ms
-    and then twice as long each time: after 50 s of training up to 32 s of nothing (TensorFlow 2.21).
+    and then twice as long each time: after 50 s of training, 32 s of nothing (TensorFlow 2.21).
 
     Args:
         data: batches of a training or a validation.
